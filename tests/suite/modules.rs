@@ -282,7 +282,7 @@ fn a_module_is_compiled_once_and_found_again_by_content() {
 #[test]
 fn a_library_without_tasks_is_described_but_offers_nothing() {
     let pool = pool(1);
-    let module = wat(&pool, r#"(module (func (export "add") (param i32 i32) (result i32) i32.const 0))"#);
+    let module = wat(&pool, r#"(module (func (export "add") (param externref) (result i32) i32.const 0))"#);
     assert_eq!(module.description().kind, ModuleKind::Library);
     assert!(module.raw_task("add").expect_err("no tasks").to_string().contains("it has no tasks"));
     assert!(module.command().is_err());
@@ -352,8 +352,11 @@ fn whatever_stands_against_a_module_beside_its_code_is_said_before_it_is_compile
     }
     // The module lacks what is to be run.
     let none = None::<String>;
-    let error = load(&slow(r#"(func (export "add"))"#), ModuleOptions::new().to_run(none.clone()));
+    let error =
+        load(&slow(r#"(func (export "add") (param externref))"#), ModuleOptions::new().to_run(none.clone()));
     assert!(matches!(error, ModuleError::NotACommand { .. }), "{error}");
+    let error = load(&slow(r#"(func (export "add"))"#), ModuleOptions::new().to_run(Some("sub")));
+    assert!(matches!(error, ModuleError::UnknownTask { .. }), "{error}");
     let task = format!(r#"{tasks} (func (export "a") (param i32 i32) (result i64) i64.const 0)"#);
     let error = load(&slow(&task), ModuleOptions::new().name("m").to_run(Some("b")));
     match error {

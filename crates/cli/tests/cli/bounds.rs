@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use postcard_schema::Schema;
+use postcard_schema::schema::NamedType;
 use postcard_schema::schema::owned::{
     OwnedDataModelType, OwnedDataModelVariant, OwnedNamedType, OwnedNamedValue, OwnedNamedVariant,
 };
@@ -206,15 +207,15 @@ fn a_module_whose_names_are_too_long_is_refused_when_it_is_loaded() {
 }
 
 /// Answers with 32 MiB of a control character, which are six times as long in JSON: as raw bytes, or as a `Vec<u8>`.
-fn long_in_json(folder: &Path, is_typed: bool) -> PathBuf {
+fn long_in_json(folder: &Path, output: Option<&'static NamedType>) -> PathBuf {
     let mut record = postcard::to_stdvec(&(1u8, 0u8, "t", "t", "", 1u8, vec!["nothing"])).expect("encodes");
-    for ty in [<()>::SCHEMA, <Vec<u8>>::SCHEMA] {
+    for ty in [<()>::SCHEMA, output.unwrap_or(<()>::SCHEMA)] {
         record.extend(postcard::to_stdvec(&OwnedNamedType::from(ty)).expect("encodes"));
     }
     let section = [&(record.len() as u32).to_le_bytes()[..], &record].concat();
     let section: String = section.iter().map(|byte| format!("\\{byte:02x}")).collect();
     let section =
-        if is_typed { format!("(@custom \"wasmpool.tasks\" \"{section}\")") } else { String::new() };
+        if output.is_some() { format!("(@custom \"wasmpool.tasks\" \"{section}\")") } else { String::new() };
     let text = format!(
         r#"(module {section}
         (memory (export "memory") 516)
@@ -225,32 +226,37 @@ fn long_in_json(folder: &Path, is_typed: bool) -> PathBuf {
             (memory.fill (i32.const 1029) (i32.const 1) (i32.const 33554432))
             (i64.or (i64.shl (i64.const 1024) (i64.const 32)) (i64.const 33554437))))"#
     );
-    wat(folder, if is_typed { "typed.wasm" } else { "raw.wasm" }, &text)
+    wat(folder, if output.is_some() { "typed.wasm" } else { "raw.wasm" }, &text)
 }
 
-/// The JSON of the output is 192 MiB.
+/// The JSON of the output is 192 MiB for bytes, and 128 for a list that has the same bytes on the wire.
 #[test]
 fn what_is_written_is_held_as_it_came_and_within_the_bound() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (is_typed, args) in [
-        (false, &["--lines"][..]),
-        (true, &["--jsonl"]),
-        (true, &["--jsonl", "--unordered", "--retries", "1"]),
-        (true, &["--jsonl", "--output-dir", "out"]),
+    let bytes = Some(<Vec<u8>>::SCHEMA);
+    let list = Some(<Vec<(u8,)>>::SCHEMA);
+    for (output, args, file) in [
+        (None, &["--lines"][..], None),
+        (bytes, &["--jsonl"], None),
+        (bytes, &["--jsonl", "--unordered", "--retries", "1"], None),
+        (bytes, &["--jsonl", "--output-dir", "out"], Some(("out/1.bin", 31 * MIB))),
+        (list, &["--jsonl", "--output-dir", "out"], Some(("out/1.json", 120 * MIB))),
     ] {
-        let mut command = wasmpool("map", long_in_json(folder.path(), is_typed));
+        let mut command = wasmpool("map", long_in_json(folder.path(), output));
         let bound = ["--map-memory", "36MiB", "--output-limit", "33MiB", "--workers", "2", "--quiet"];
         command.arg("t").args(args).args(bound).current_dir(folder.path());
         std::fs::write(folder.path().join("inputs"), "null\nnull\n").expect("writes");
         command.stdin(std::fs::File::open(folder.path().join("inputs")).expect("opens"));
         let (ended, peak) = ended_with_peak(&mut command);
         let printed = ended.expect(0).stdout.len() as u64;
-        let len = match args.contains(&"--output-dir") {
-            true => std::fs::metadata(folder.path().join("out/1.json")).expect("is there").len(),
-            false => printed / 2,
+        // Raw, its first bytes are no UTF-8, so that it becomes base64. A file has bytes as they are.
+        let (len, at_least) = match (file, output) {
+            (Some((file, at_least)), _) => {
+                (std::fs::metadata(folder.path().join(file)).expect("is there").len(), at_least)
+            }
+            (None, Some(_)) => (printed / 2, 192 * MIB),
+            (None, None) => (printed / 2, 42 * MIB),
         };
-        // Raw, its first bytes are no UTF-8, so that it becomes base64.
-        let at_least = if is_typed { 192 * MIB } else { 42 * MIB };
         assert!(len > at_least, "{len} bytes");
         assert!(peak < 80 * MIB, "{args:?}: {peak} bytes where 36 MiB may be held");
     }

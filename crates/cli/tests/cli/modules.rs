@@ -25,7 +25,7 @@ fn modules_that_cannot_be_loaded_are_code_3_and_say_why() {
     std::fs::write(path("text.wasm"), "no wasm at all").expect("writes");
     let imports = r#"(module (import "env" "launch" (func (param i32))) (func (export "_start")))"#;
     wat(folder.path(), "imports.wasm", imports);
-    wat(folder.path(), "library.wasm", r#"(module (func (export "f")))"#);
+    wat(folder.path(), "library.wasm", r#"(module (func (export "f") (param externref)))"#);
     let cases = [
         ("missing.wasm", "cannot read", "module_unreadable"),
         ("cut.wasm", "not a valid wasm module", "module_invalid"),

@@ -216,7 +216,7 @@ fn a_directory_is_judged_by_the_user_whom_workers_become() {
 }
 
 /// Options that name an output, and what runs with them.
-const OUTPUTS: [&str; 4] = ["--joblog", "--log-file", "--profile", "--trace"];
+const OUTPUTS: [&str; 5] = ["--joblog", "--log-file", "--profile", "--trace", "--output"];
 
 #[test]
 fn a_link_is_neither_written_through_nor_replaced_whichever_option_names_it() {
@@ -227,7 +227,8 @@ fn a_link_is_neither_written_through_nor_replaced_whichever_option_names_it() {
                 let _ = fs::remove_file(home.place.path("link"));
                 symlink(target, home.place.path("link")).expect("links");
                 home.give("link");
-                let words = ["map", "primes", "count", "--no-cache", option, "link"];
+                let verb = if option == "--output" { "run" } else { "map" };
+                let words = [verb, "primes", "count", "--no-cache", option, "link"];
                 let ended = end_with(&mut home.command(&words), "10\n");
                 let is_link = fs::symlink_metadata(home.place.path("link")).expect("is there").is_symlink();
                 assert!(is_link, "{option} {target}: {}", ended.stderr);

@@ -315,8 +315,7 @@ fn a_result_goes_to_a_file_with_bytes_as_they_are() {
     assert!(printed.is_empty() && packed.len() < 1_000, "{} bytes: {printed}", packed.len());
     let packed_file = folder.path().join("packed");
     std::fs::write(&packed_file, packed).expect("writes");
-    let (_, unpacked) =
-        run("compress", &["inflate_raw", "--input-file", packed_file.to_str().expect("UTF-8")]);
+    let (_, unpacked) = run("compress", &["inflate", "--input-file", packed_file.to_str().expect("UTF-8")]);
     assert!(unpacked == text.as_bytes(), "{} bytes", unpacked.len());
     let (line, written) = run("primes", &["count", "100", "--json"]);
     let line: Value = serde_json::from_str(&line).expect("JSON");
