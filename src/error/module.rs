@@ -310,7 +310,8 @@ impl ModuleError {
 
 fn known_tasks(known: &[String]) -> String {
     match known {
-        [] => "; it has no tasks (a module with tasks exports `wasmpool_abi_v1`)".into(),
+        [] => "; it has no tasks (a module with tasks exports `wasmpool_abi_v1`, or functions over numbers)"
+            .into(),
         known => format!(
             "; it has {}",
             known.iter().map(|name| format!("`{}`", Name(name))).collect::<Vec<_>>().join(", ")

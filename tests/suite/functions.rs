@@ -184,6 +184,19 @@ fn a_module_has_at_most_so_many_tasks_and_none_without_functions_over_numbers() 
 }
 
 #[test]
+fn names_of_one_function_that_is_exported_often_cost_no_more_than_they_may() {
+    let pool = pool(1);
+    let params: String = (0..1000).map(|number| format!("(param $a{number:0200} i32)")).collect();
+    let exports: String = (0..512).map(|number| format!(r#"(export "f{number}" (func $f))"#)).collect();
+    let module = wat(&pool, &format!("(module (func $f {params}) {exports})"));
+    let tasks = &module.description().tasks;
+    assert_eq!(tasks.len(), 512);
+    let bytes: usize = tasks.iter().flat_map(|task| &task.params).map(String::len).sum();
+    assert!(bytes < 4 << 20, "{bytes} bytes of names");
+    assert_eq!(tasks[511].params[999], "p999");
+}
+
+#[test]
 fn numbers_of_128_bits_are_added_in_halves() {
     let pool = pool(1);
     let halves = "(local.get 0) (local.get 1) (local.get 2) (local.get 3)";

@@ -351,7 +351,8 @@ pub(super) struct Target {
     /// The task's name; not needed if there is only one, or for a command
     pub(super) task: Option<String>,
 
-    /// Arguments of the task, each as JSON, or as it is where the task takes text; those of a command follow `--`
+    /// Arguments of the task, each as JSON, or as it is where the task takes text or bytes. What begins with a hyphen
+    /// follows `--`, as all that is for a command
     #[arg(value_name = "ARG", allow_negative_numbers = true)]
     pub(super) task_args: Vec<String>,
 
@@ -404,9 +405,16 @@ pub(super) struct Target {
     #[arg(long, value_name = "SIZE", value_parser = rate, default_value = "256MiB", help_heading = "Diagnostics")]
     pub(super) trace_bytes: u64,
 
-    /// Arguments of a command
+    /// Arguments of a command, or of a task
     #[arg(last = true)]
     pub(super) args: Vec<String>,
+}
+
+impl Target {
+    /// Returns the arguments of a task, before `--` and behind it.
+    pub(super) fn words(&self) -> Vec<String> {
+        self.task_args.iter().chain(&self.args).cloned().collect()
+    }
 }
 
 #[derive(Debug, ClapArgs)]

@@ -114,12 +114,9 @@ impl Call {
                 }
             },
         };
-        if matches!(kind, Kind::Task { .. }) && !(target.args.is_empty() && target.env.is_empty()) {
+        if matches!(kind, Kind::Task { .. }) && !target.env.is_empty() {
             let name = module.name();
-            return Err(Failure::Usage(format!(
-                "{name} has tasks: arguments after `--` and --env are for WASI commands; those of a task follow its name, or \
-                 it takes --input"
-            )));
+            return Err(Failure::Usage(format!("{name} has tasks: --env is for WASI commands")));
         }
         Ok(Call { pool: pool.clone(), options, kind })
     }

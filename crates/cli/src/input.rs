@@ -83,7 +83,7 @@ fn typed(task: &TaskDescription, given: InputArg) -> Result<Bytes, Failure> {
     let json = match given {
         InputArg::Nothing if is_needed(task) => {
             return Err(Failure::Usage(format!(
-                "`{}` needs an input: give it with --input or --input-file, or pipe it to stdin",
+                "`{}` needs an input: arguments follow its name; or give it with --input or --input-file, or pipe it to stdin",
                 task.signature()
             )));
         }
@@ -146,6 +146,12 @@ pub(super) fn typed_input(text: &str, bytes_max: usize) -> Result<InputArg, Fail
     }
 }
 
+/// The error of a task that is given arguments and an input.
+pub(super) fn given_twice(task: &TaskDescription) -> Failure {
+    let signature = task.signature();
+    Failure::Usage(format!("`{signature}` is given arguments, and an input as well: leave one of them out"))
+}
+
 /// Makes the input of a task from its arguments, as they stand on the command line: JSON, or text where the task takes text or
 /// bytes, or the word is no JSON.
 pub(super) fn words(task: &TaskDescription, words: &[String], bytes_max: usize) -> Result<InputArg, Failure> {
@@ -157,9 +163,7 @@ pub(super) fn words(task: &TaskDescription, words: &[String], bytes_max: usize) 
     }
     if task.params.len() != words.len() {
         let (wanted, given) = (task.params.len(), words.len());
-        return Err(Failure::Usage(format!(
-            "`{signature}` takes {wanted} arguments, and {given} were given"
-        )));
+        return Err(Failure::Usage(format!("`{signature}` takes {wanted} arguments, and not {given}")));
     }
     let json: Vec<_> = words
         .iter()

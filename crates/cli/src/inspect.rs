@@ -164,14 +164,21 @@ fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> f
 fn write_uncallable(page: &mut String, description: &ModuleDescription) -> fmt::Result {
     let is_task = |name: &str| description.tasks.iter().any(|task| task.export == name);
     let others = description.exports.iter().filter_map(|export| export.rsplit_once(": "));
-    let others: Vec<_> = others
-        .filter(|(name, ty)| ty.contains(") -> (") && *name != "_initialize" && !is_task(name))
-        .collect();
-    if !others.is_empty() {
-        writeln!(page, "\n{HEADING}not callable{HEADING:#}, since they take or return what is no number")?;
-    }
-    for (name, ty) in others {
-        writeln!(page, "  {}: {ty}", Name(name))?;
+    let others =
+        others.filter(|(name, ty)| ty.contains(") -> (") && *name != "_initialize" && !is_task(name));
+    let (of_numbers, others): (Vec<_>, Vec<_>) = others.partition(|(_, ty)| is_over_numbers(ty));
+    let lists = [
+        (others, "since they take or return what is no number"),
+        (
+            of_numbers,
+            "since they are imported, have a name that a task cannot have, or are more than a module may have tasks",
+        ),
+    ];
+    for (functions, why) in lists.iter().filter(|(functions, _)| !functions.is_empty()) {
+        writeln!(page, "\n{HEADING}not callable{HEADING:#}, {why}")?;
+        for (name, ty) in functions {
+            writeln!(page, "  {}: {ty}", Name(name))?;
+        }
     }
     if !description.memories.is_empty() {
         writeln!(
@@ -181,6 +188,12 @@ fn write_uncallable(page: &mut String, description: &ModuleDescription) -> fmt::
         )?;
     }
     Ok(())
+}
+
+/// Returns whether a function's type, as it is shown, is one over numbers.
+fn is_over_numbers(ty: &str) -> bool {
+    let mut words = ty.split(['(', ')', ',', ' ']).filter(|word| !word.is_empty());
+    words.all(|word| ["i32", "i64", "f32", "f64", "->"].contains(&word))
 }
 
 fn write_task(page: &mut String, task: &TaskDescription) -> fmt::Result {

@@ -63,11 +63,13 @@ struct Plan {
     halt: Halt,
 }
 
+/// Somebody is told this who gives a map arguments for its task.
+const ONE_INPUT_EACH: &str =
+    "a map calls its task once for each input: give the inputs by --files, or as lines of stdin";
+
 pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
     if !args.target.task_args.is_empty() {
-        let message =
-            "a map calls its task once for each input: give the inputs by --files, or as lines of stdin";
-        return Err(Failure::Usage(message.into()));
+        return Err(Failure::Usage(ONE_INPUT_EACH.into()));
     }
     let source = Source::resolve(args, settings)?;
     if !settings.quiet {
@@ -79,6 +81,9 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     let module = settings::load(&pool, &target.module, settings::module_options(target)?)?;
     let call =
         Call::resolve(&pool, &module, target, settings::shared_options(&pool, target, &settings.files)?)?;
+    if call.description().is_some() && !target.args.is_empty() {
+        return Err(Failure::Usage(ONE_INPUT_EACH.into()));
+    }
     check(&call, &source)?;
     let plan = Plan {
         call,

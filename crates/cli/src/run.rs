@@ -28,10 +28,11 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
     let shared = settings::shared_options(&pool, target, &settings.files)?;
     let call = Call::resolve(&pool, &module, target, shared)?;
     let given = given(args, &call, settings)?;
-    let file = ResultFile::open(args.output.as_deref(), &settings.files)?;
+    let prepared = call.prepare(given, None)?;
     let profile = Profile::begin(target, &settings.files, &pool)?;
+    let file = ResultFile::open(args.output.as_deref(), &settings.files)?;
     let signals = interrupt::listen();
-    let future = Arc::new(call.submit(given, None, None)?);
+    let future = Arc::new(call.submit_prepared(&prepared, None)?);
     let result = wait(&future, signals)?;
     let report = future.report();
     // Logs of the guest may still be on their way; they belong before the result.
@@ -48,14 +49,26 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
         Err(failure) if args.json => {
             let failure = Failure::Task(failure);
             let object = head(&call, &module).field("ok", false).raw("error", &object::error(&failure));
-            let line = object.partial_output(&failure).raw("report", &object::report(&report)).into_line();
+            let object = match (&failure, file) {
+                (Failure::Task(task), Some(file)) if let Some(output) = task.output() => {
+                    let path = file.path().display().to_string();
+                    file.write_partly(&output.stdout)?;
+                    object.field("file", path).bytes("stderr", &output.stderr)
+                }
+                _ => object.partial_output(&failure),
+            };
+            let line = object.raw("report", &object::report(&report)).into_line();
             console::print_line_by(|out| line.write(out))?;
             Ok(interrupt::exit().unwrap_or(failure.exit()))
         }
         Err(failure) => {
-            let printed = match failure.output() {
-                Some(PartialOutput { stdout, stderr, .. }) => print_command(stdout, stderr),
-                None => Ok(()),
+            let printed = match (failure.output(), file) {
+                (Some(PartialOutput { stdout, stderr, .. }), Some(file)) => {
+                    console::write_stderr(stderr);
+                    file.write_partly(stdout)
+                }
+                (Some(PartialOutput { stdout, stderr, .. }), None) => print_command(stdout, stderr),
+                (None, _) => Ok(()),
             };
             match interrupt::exit() {
                 Some(exit) => {
@@ -93,7 +106,10 @@ fn wait(
 /// The input is what the arguments say, else stdin. A command reads stdin itself; for a task it is read here,
 /// if the task needs an input and stdin is no keyboard.
 fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<InputArg, Failure> {
-    if let (words @ [_, ..], Some(task)) = (&args.target.task_args[..], call.description()) {
+    if let (words @ [_, ..], Some(task)) = (&args.target.words()[..], call.description()) {
+        if args.input.is_some() || args.input_file.is_some() {
+            return Err(input::given_twice(task));
+        }
         return input::words(task, words, settings::input_bytes_max(&args.target));
     }
     if let Some(text) = &args.input {
@@ -170,7 +186,11 @@ fn print_json(
         Some(file) => {
             let path = file.path().display().to_string();
             file.write(output)?;
-            output.add_status_to(object).field("file", path)
+            let object = output.add_status_to(object).field("file", path);
+            match output {
+                CallOutput::Command(output) => object.bytes("stderr", &output.stderr),
+                _ => object,
+            }
         }
         None => output.add_to(object),
     };

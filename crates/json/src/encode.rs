@@ -255,9 +255,14 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<(), E> {
+        let seed = self.inside();
+        // JSON's reader takes -0 for a float.
+        if number == 0.0 && number.is_sign_negative() && integer(seed.want).is_some() {
+            return seed.whole(0, number);
+        }
         let shown =
             || Number::from_f64(number).map_or_else(|| number.to_string(), |number| number.to_string());
-        self.inside().float(number, shown)
+        seed.float(number, shown)
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
@@ -361,7 +366,9 @@ impl<'a> Seed<'_, 'a> {
             }
             (Want::Value(Node::I128), _) => push_varint(out, zigzag(number)),
             (Want::Value(Node::U128), _) if number >= 0 => push_varint(out, number as u128),
-            (Want::Value(Node::F32 | Node::F64), _) => return seed.float(float, || number.to_string()),
+            // By way of an f64 it would be rounded twice. Every integer of 64 bits is within an f32's range.
+            (Want::Value(Node::F32), _) => out.extend((number as f32).to_le_bytes()),
+            (Want::Value(Node::F64), _) => return seed.float(float, || number.to_string()),
             _ => return seed.mismatch(&number.to_string()),
         }
         Ok(())

@@ -14,8 +14,8 @@ Each result is one line of JSON on stdout, in the order of the inputs:
   {\"line\": 7, \"input\": \"twelve\", \"ok\": false, \"error\": {\"kind\": …, \"message\": …}}
 A command's lines have exit_code, stdout and stderr in place of output. With
 --output-dir outputs are files, 7.json for the seventh input, 7-a.txt.json where
-it is the file a.txt: .json of typed tasks, .bin of untyped ones, .out and .err
-of commands; the line then has file in place of output.
+it is the file a.txt: .bin of tasks that return bytes, .json of others, .out and
+.err of commands; the line then has file in place of output.
 
 A WASI command is run once for each input. With --lines, `{}` in ARGS is the
 line; if there is none, the line is the command's stdin. With --files, the file

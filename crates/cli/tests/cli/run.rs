@@ -324,6 +324,30 @@ fn a_result_goes_to_a_file_with_bytes_as_they_are() {
         line["file"] == file.to_str().expect("UTF-8") && line["output"].is_null() && line["ok"] == true,
         "{line}"
     );
+    // A task that is not called, or fails, leaves the file as it was, or makes none.
+    for words in [&["count", "x"][..], &["count"], &["count", "1", "2"], &["count", "1", "--timeout", "1ns"]]
+    {
+        std::fs::write(&file, "before").expect("writes");
+        let mut command = wasmpool("run", prebuilt("primes"));
+        let ran = end(command.args(words).arg("-o").arg(&file));
+        assert!(ran.code != 0, "{words:?}");
+        assert_eq!(std::fs::read(&file).expect("is there"), b"before", "{words:?}");
+        std::fs::remove_file(&file).expect("removes");
+        end(wasmpool("run", prebuilt("primes")).args(words).arg("-o").arg(&file));
+        assert!(!file.exists(), "{words:?}");
+    }
+    // Of a command that fails it has what it wrote until then; its stderr is not lost.
+    let says = r#"(module (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1) (data (i32.const 0) "\10\00\00\00\03\00\00\00outXerr") (data (i32.const 32) "\14\00\00\00")
+        (data (i32.const 16) "outerr") (data (i32.const 40) "\13\00\00\00\03\00\00\00")
+        (func (export "_start")
+            (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 64)))
+            (drop (call $write (i32.const 2) (i32.const 40) (i32.const 1) (i32.const 64))) unreachable))"#;
+    let says = wat(folder.path(), "says.wasm", says);
+    let ran = end(wasmpool("run", &says).arg("-o").arg(&file)).expect(1).says("err").says("unreachable");
+    assert!(ran.stdout.is_empty() && std::fs::read(&file).expect("is there") == b"out");
+    let json = end(wasmpool("run", &says).arg("--json").arg("-o").arg(&file)).expect(1).json();
+    assert!(json["stderr"] == "err" && json["file"] == file.to_str().expect("UTF-8"), "{json}");
     // What cannot be written is said before the task runs, and an input is not overwritten.
     let mut nowhere = wasmpool("run", prebuilt("primes"));
     end(nowhere.args(["count", "100", "--output", "no/such/folder"]))
@@ -354,6 +378,10 @@ fn the_arguments_of_a_task_follow_its_name() {
         (&["add", "--input", r#"{"right": 4, "left": 3}"#], "7"),
         (&["both", "0.5"], "[0.5,-1]"),
         (&["both", "-1e300", "--json"], ""),
+        // What begins with a hyphen and is no number to the reader of arguments.
+        (&["both", "--", "-1e-5"], "[-0.00001,-1]"),
+        (&["both", "--", "-inf"], r#"["-inf",-1]"#),
+        (&["add", "-0", "5"], "5"),
     ] {
         let ran = run(words).expect(0);
         assert!(output.is_empty() || ran.text() == format!("{output}\n"), "{words:?}: {}", ran.text());
@@ -363,8 +391,8 @@ fn the_arguments_of_a_task_follow_its_name() {
     let piped = end(wasmpool("run", prebuilt("word_count")).args(["count", "--input", r#""one two two""#]));
     assert_eq!(words.text(), piped.expect(0).text());
     for (words, says) in [
-        (&["add", "3"][..], "`add(left: i32, right: i32) -> i32` takes 2 arguments, and 1 were given"),
-        (&["add", "3", "4", "5"], "takes 2 arguments, and 3 were given"),
+        (&["add", "3"][..], "`add(left: i32, right: i32) -> i32` takes 2 arguments, and not 1"),
+        (&["add", "3", "4", "5"], "takes 2 arguments, and not 3"),
         (&["add", "3", "x"], "does not fit"),
         (&["add", "3", "1.5"], "does not fit"),
         (&["add", "3", "2147483648"], "does not fit"),
@@ -386,16 +414,24 @@ fn the_arguments_of_a_task_follow_its_name() {
     let (tasks, others) = page.split_once("not callable").expect("there is one");
     assert!(!tasks.contains("vector") && others.contains("vector: (v128) -> ()"), "{page}");
     assert!(others.contains("byte ABI"), "{others}");
+    // Functions that are more than there may be, imported, or have a name that cannot be seen, are told apart.
+    let many: String = (0..514).map(|number| format!(r#"(func (export "f{number}"))"#)).collect();
+    let import =
+        r#"(import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))"#;
+    let many = format!(
+        r#"(module {import} (export "random" (func $random)) (func (export " ") (param i32)) {many})"#
+    );
+    let page = end(&mut wasmpool("inspect", wat(folder.path(), "many.wasm", &many))).expect(0).text();
+    let (tasks, others) = page.split_once("not callable, since they are imported").expect("there is one");
+    assert!(tasks.contains("f511()") && !tasks.contains("random"), "{tasks}");
+    assert!(others.contains("f512: () -> ()") && others.contains("random: (i32, i32) -> (i32)"), "{others}");
 }
 
 #[test]
 fn arguments_that_do_not_go_together_are_wrong_usage() {
     let cases = [
         (&["primes", "--input", "1"][..], "name one of `count`"),
-        (
-            &["primes", "count", "--input", "1", "--", "x"],
-            "arguments after `--` and --env are for WASI commands",
-        ),
+        (&["primes", "count", "--input", "1", "--", "x"], "is given arguments, and an input as well"),
         (&["primes", "count", "--input", "1", "--input-file", "x"], "cannot be used with"),
         (&["primes", "count", "--input-file", "no such file"], "cannot read no such file"),
         (&["primes", "count", "--input", "1", "--timeout", "5"], "time unit needed"),

@@ -6,7 +6,8 @@ use wasmparser::{FuncType, KnownCustom, Name, NameSectionReader, Parser, Payload
 
 use super::outline::{Export, Item, Outline};
 use proto::description::{NumberType, TaskDescription};
-use proto::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
+use proto::limits::{SCHEMA_NAMES_BYTES_MAX, TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
+use proto::text::is_blank;
 
 /// What reactors export for whoever embeds them is no task of theirs: it is called first.
 const REACTOR_START: &str = "_initialize";
@@ -16,16 +17,22 @@ pub(super) fn are_there(outline: &Outline) -> bool {
     functions(outline).next().is_some()
 }
 
-/// Returns the tasks, at most as many as a module may have. What tool-chains export beside a program's own functions
+/// Returns the tasks, at most as many as a module may have; further functions cannot be called. What tool-chains export beside a program's own functions
 /// (`malloc`) is among them, since nothing tells it apart.
 pub(super) fn tasks(outline: &Outline, wasm: &[u8]) -> Vec<TaskDescription> {
     let functions: Vec<_> = functions(outline).take(TASKS_PER_MODULE_MAX).collect();
     let names = parameter_names(wasm, &functions);
+    // A function may be exported many times, and each task has names of its own.
+    let mut left = SCHEMA_NAMES_BYTES_MAX;
     let task = |(export, function): &(&Export, Function)| {
-        let names = names.get(&export.index).cloned().unwrap_or_default();
+        let names = names.get(&export.index).filter(|names| {
+            let bytes: usize = names.iter().map(String::len).sum();
+            left = left.saturating_sub(bytes);
+            left > 0
+        });
+        let names = names.cloned().unwrap_or_default();
         TaskDescription::numbers(&export.name, names, &function.params, &function.results)
     };
-    // Its name may be one that a task cannot have.
     functions.iter().map(task).filter(|task| task.check().is_ok()).collect()
 }
 
@@ -35,7 +42,13 @@ struct Function {
 }
 
 fn functions(outline: &Outline) -> impl Iterator<Item = (&Export, Function)> {
-    outline.exports.iter().filter(|export| export.name != REACTOR_START).filter_map(|export| {
+    // Imported functions come first. One of the host's works on the memory of the module that calls it, and here none does.
+    let imports = outline.imports.iter().filter(|import| matches!(import.item, Item::Func(_))).count();
+    let has_a_name = |name: &str| !is_blank(name) && name.len() <= TASK_NAME_BYTES_MAX;
+    let can_be_one = move |export: &&Export| {
+        export.name != REACTOR_START && has_a_name(&export.name) && export.index as usize >= imports
+    };
+    outline.exports.iter().filter(can_be_one).filter_map(|export| {
         let Item::Func(ty) = &export.item else { return None };
         Some((export, Function::of(ty)?))
     })
