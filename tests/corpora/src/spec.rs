@@ -22,6 +22,7 @@ pub use tally::{KNOWN, Outcome, Reason, Tally};
 const OFFERED: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
     .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::WIDE_ARITHMETIC)
     .union(WasmFeatures::REFERENCE_TYPES)
     .union(WasmFeatures::MULTI_VALUE)
     .union(WasmFeatures::BULK_MEMORY)
