@@ -169,7 +169,7 @@ impl Module {
         Ok(RawTask { target: self.target(&task.name), index })
     }
 
-    /// A handle to the program's `_start`.
+    /// A handle to the program: the function without a name that takes and returns nothing, else `_start`.
     ///
     /// # Errors
     /// [`ModuleError::NotACommand`].

@@ -162,7 +162,8 @@ pub(super) fn words(task: &TaskDescription, words: &[String], bytes_max: usize) 
         )));
     }
     if task.params.len() != words.len() {
-        let (wanted, given) = (task.params.len(), words.len());
+        let wanted = task.params.len();
+        let given = words.len();
         return Err(Failure::Usage(format!("`{signature}` takes {wanted} arguments, and not {given}")));
     }
     let json: Vec<_> = words

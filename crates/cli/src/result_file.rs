@@ -62,8 +62,8 @@ impl ResultFile {
 }
 
 impl Drop for ResultFile {
-    /// Without a result the file stays as it was. One that was made for it is removed, and so is an empty one, which says as
-    /// little.
+    /// Leaves the file as it was, since there is no result. A file that was made for it is removed; an empty one that stood
+    /// there before cannot be told from that, and is removed as well.
     fn drop(&mut self) {
         let Some(Output { file, is_regular: true, entry: Some((folder, name)) }) = self.output.take() else {
             return;

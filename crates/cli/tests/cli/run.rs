@@ -340,7 +340,7 @@ fn a_result_goes_to_a_file_with_bytes_as_they_are() {
         end(wasmpool("run", prebuilt("primes")).args(words).arg("-o").arg(&file));
         assert!(!file.exists(), "{words:?}");
     }
-    // Of a command that fails it has what it wrote until then; its stderr is not lost.
+    // The file has what a command wrote to stdout until it failed, and its stderr is not lost.
     let says = r#"(module (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
         (memory (export "memory") 1) (data (i32.const 0) "\10\00\00\00\03\00\00\00outXerr") (data (i32.const 32) "\14\00\00\00")
         (data (i32.const 16) "outerr") (data (i32.const 40) "\13\00\00\00\03\00\00\00")
@@ -352,7 +352,7 @@ fn a_result_goes_to_a_file_with_bytes_as_they_are() {
     assert!(ran.stdout.is_empty() && std::fs::read(&file).expect("is there") == b"out");
     let json = end(wasmpool("run", &says).arg("--json").arg("-o").arg(&file)).expect(1).json();
     assert!(json["stderr"] == "err" && json["file"] == file.to_str().expect("UTF-8"), "{json}");
-    // What cannot be written is said before the task runs, and an input is not overwritten.
+    // A file that cannot be written is told before the task runs, and an input is not overwritten.
     let mut nowhere = wasmpool("run", prebuilt("primes"));
     end(nowhere.args(["count", "100", "--output", "no/such/folder"]))
         .expect(2)
@@ -382,7 +382,7 @@ fn the_arguments_of_a_task_follow_its_name() {
         (&["add", "--input", r#"{"right": 4, "left": 3}"#], "7"),
         (&["both", "0.5"], "[0.5,-1]"),
         (&["both", "-1e300", "--json"], ""),
-        // What begins with a hyphen and is no number to the reader of arguments.
+        // These begin with a hyphen, and are no numbers to the reader of arguments.
         (&["both", "--", "-1e-5"], "[-0.00001,-1]"),
         (&["both", "--", "-inf"], r#"["-inf",-1]"#),
         (&["add", "-0", "5"], "5"),

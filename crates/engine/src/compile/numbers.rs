@@ -9,7 +9,7 @@ use proto::description::{NumberType, TaskDescription};
 use proto::limits::{SCHEMA_NAMES_BYTES_MAX, TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
 use proto::text::is_blank;
 
-/// What reactors export for whoever embeds them is no task of theirs: it is called first.
+/// A reactor's constructors are called first, and are no task.
 const REACTOR_START: &str = "_initialize";
 
 /// Returns whether the module has any.
@@ -17,8 +17,8 @@ pub(super) fn are_there(outline: &Outline) -> bool {
     functions(outline).next().is_some()
 }
 
-/// Returns the tasks, at most as many as a module may have; further functions cannot be called. What tool-chains export beside a program's own functions
-/// (`malloc`) is among them, since nothing tells it apart.
+/// Returns the tasks, at most as many as a module may have; further functions cannot be called. Functions that tool-chains
+/// export beside a program's own (`malloc`) are among them, since nothing tells them apart.
 pub(super) fn tasks(outline: &Outline, wasm: &[u8]) -> Vec<TaskDescription> {
     let functions: Vec<_> = functions(outline).take(TASKS_PER_MODULE_MAX).collect();
     let names = parameter_names(wasm, &functions);
