@@ -125,11 +125,10 @@ fn measure_all(
 
 fn given(args: &BenchArgs, call: &Call, settings: &Settings) -> Result<InputArg, Failure> {
     let bytes_max = settings::input_bytes_max(&args.target);
-    if let (words @ [_, ..], Some(task)) = (&args.target.words()[..], call.description()) {
-        if args.input.is_some() || args.input_file.is_some() {
-            return Err(input::given_twice(task));
-        }
-        return input::words(task, words, bytes_max);
+    let has_input = args.input.is_some() || args.input_file.is_some();
+    let arguments = args.target.words();
+    if let Some(given) = input::of_arguments(call.description(), &arguments, has_input, bytes_max)? {
+        return Ok(given);
     }
     Ok(match (&args.input, &args.input_file) {
         (Some(text), _) => input::typed_input(text, bytes_max)?,

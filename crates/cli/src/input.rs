@@ -146,15 +146,26 @@ pub(super) fn typed_input(text: &str, bytes_max: usize) -> Result<InputArg, Fail
     }
 }
 
-/// The error of a task that is given arguments and an input.
-pub(super) fn given_twice(task: &TaskDescription) -> Failure {
-    let signature = task.signature();
-    Failure::Usage(format!("`{signature}` is given arguments, and an input as well: leave one of them out"))
+/// Returns the input that arguments are, if a task is given any. `has_input` says whether it is given an input as well.
+pub(super) fn of_arguments(
+    task: Option<&TaskDescription>,
+    arguments: &[String],
+    has_input: bool,
+    bytes_max: usize,
+) -> Result<Option<InputArg>, Failure> {
+    match task {
+        Some(task) if has_input && !arguments.is_empty() => Err(Failure::Usage(format!(
+            "`{}` is given arguments, and an input as well: leave one of them out",
+            task.signature()
+        ))),
+        Some(task) if !arguments.is_empty() => words(task, arguments, bytes_max).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Makes the input of a task from its arguments, as they stand on the command line: JSON, or text where the task takes text or
 /// bytes, or the word is no JSON.
-pub(super) fn words(task: &TaskDescription, words: &[String], bytes_max: usize) -> Result<InputArg, Failure> {
+fn words(task: &TaskDescription, words: &[String], bytes_max: usize) -> Result<InputArg, Failure> {
     let signature = task.signature();
     if task.codec == Codec::Raw {
         return Err(Failure::Usage(format!(

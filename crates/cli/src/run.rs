@@ -106,16 +106,15 @@ fn wait(
 /// The input is what the arguments say, else stdin. A command reads stdin itself; for a task it is read here,
 /// if the task needs an input and stdin is no keyboard.
 fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<InputArg, Failure> {
-    if let (words @ [_, ..], Some(task)) = (&args.target.words()[..], call.description()) {
-        if args.input.is_some() || args.input_file.is_some() {
-            return Err(input::given_twice(task));
-        }
-        return input::words(task, words, settings::input_bytes_max(&args.target));
+    let has_input = args.input.is_some() || args.input_file.is_some();
+    let bytes_max = settings::input_bytes_max(&args.target);
+    let arguments = args.target.words();
+    if let Some(given) = input::of_arguments(call.description(), &arguments, has_input, bytes_max)? {
+        return Ok(given);
     }
     if let Some(text) = &args.input {
-        return input::typed_input(text, settings::input_bytes_max(&args.target));
+        return input::typed_input(text, bytes_max);
     }
-    let bytes_max = settings::input_bytes_max(&args.target);
     let is_stdin = |path: &&PathBuf| call.description().is_none() && path.as_os_str() == "-";
     if let Some(path) = args.input_file.as_ref().filter(|path| !is_stdin(path)) {
         return input::from_file(&settings.files, path, call.description(), bytes_max);
