@@ -12,7 +12,7 @@ use wasmtime::{
     WasmResults,
 };
 
-use engine::config::{self, Running};
+use engine::config::{self, EngineKind, Running};
 use engine::memories::Memories;
 use proto::description::{CodeKind, MemoryKind};
 
@@ -28,7 +28,8 @@ struct Guest {
 
 impl Guest {
     fn new(wasm: &[u8], task: &str, memories: MemoryKind) -> anyhow::Result<Guest> {
-        let mut config = config::engine_config(CodeKind::Unchecked, memories, Running::default())?;
+        let mut config =
+            config::engine_config(EngineKind::Modules(CodeKind::Unchecked, memories), Running::default())?;
         if memories == MemoryKind::Own {
             config.with_host_memory(Arc::new(Memories::new(config::Reserve::Full)));
         }
@@ -147,7 +148,7 @@ fn main() -> anyhow::Result<()> {
     println!("{:<34} {:>10} {:>10} {:>8}", "fresh instance, calls, end", "pooled", "own", "ratio");
     let times = MemoryKind::ALL.map(|kind| {
         let start = Instant::now();
-        let made = config::engine_config(CodeKind::Unchecked, kind, Running::default())
+        let made = config::engine_config(EngineKind::Modules(CodeKind::Unchecked, kind), Running::default())
             .and_then(|made| Engine::new(&made));
         made.map(|_| start.elapsed())
     });

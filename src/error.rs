@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub use death::{BrokenPool, Death, DeathCause, Phase};
 pub use module::ModuleError;
-pub use task::{TaskError, TaskFailure};
+pub use task::{ErrorData, TaskError, TaskFailure};
 
 #[doc(inline)]
 pub use proto::schema::SchemaError;

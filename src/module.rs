@@ -21,9 +21,10 @@ use crate::held::Life;
 use crate::report::CommandOutput;
 #[doc(inline)]
 pub use proto::description::{
-    CallingConvention, Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleKind, ModuleOutline,
-    TaskDescription,
+    CallingConvention, Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleForm, ModuleKind,
+    ModuleOutline, TaskDescription, UncallableFunction,
 };
+use proto::description::{PROGRAM, find_task};
 use proto::message::{ModuleId, TaskIndex};
 use proto::payload::Payload;
 #[doc(inline)]
@@ -146,6 +147,12 @@ impl Module {
     ///
     /// An exported function over numbers is a task, too: that of `(i32, f64) -> i64` is a `Task<(i32, f64), i64>`, one without
     /// a result returns `()`, and several results are a tuple.
+    ///
+    /// So is each function that a component exports, by its name (`add`) or, if it is one of an interface, by that of the interface
+    /// and its own (`demo:text/words@1.0.0#count`; without the version, or by `count` alone, where that says which one is
+    /// meant). Of `result<T, E>` the output is a `T`, and an `E` comes as [`TaskError::Guest`](crate::TaskError::Guest) with its
+    /// [data](crate::error::ErrorData). A record is a struct with the same names of fields (`#[serde(rename_all =
+    /// "kebab-case")]`), a variant or an enum is an enum, a set of flags is a struct of bools.
     pub fn task<I, O>(&self, name: &str) -> Result<Task<I, O>, ModuleError>
     where
         I: Serialize + postcard_schema::Schema,
@@ -178,12 +185,16 @@ impl Module {
             let known = self.0.description.task_names();
             return Err(ModuleError::NotACommand { module: self.0.shown.to_string(), known });
         }
-        Ok(Command { target: self.target("_start") })
+        let program = match self.0.description.form {
+            ModuleForm::Component => "wasi:cli/run",
+            _ => PROGRAM,
+        };
+        Ok(Command { target: self.target(program) })
     }
 
     fn find(&self, name: &str) -> Result<(TaskIndex, &TaskDescription), ModuleError> {
         let tasks = &self.0.description.tasks;
-        match tasks.iter().position(|task| task.name == name) {
+        match find_task(tasks, name) {
             // The index fits, since there are at most `TASKS_PER_MODULE_MAX`.
             Some(index) => Ok((TaskIndex(index as u32), &tasks[index])),
             None => Err(ModuleError::UnknownTask {

@@ -12,13 +12,16 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 use wasmtime_wasi::{I32Exit, WasiCtxBuilder};
 
-use engine::config;
+use engine::config::{self, EngineKind};
 use proto::description::{CodeKind, MemoryKind};
 
 /// Makes an engine whose memories come from its pool.
 pub(crate) fn engine(scan: bool) -> anyhow::Result<Engine> {
     let running = config::Running { pagemap_scan: scan, ..Default::default() };
-    Ok(Engine::new(&config::engine_config(CodeKind::Unchecked, MemoryKind::Pooled, running)?)?)
+    Ok(Engine::new(&config::engine_config(
+        EngineKind::Modules(CodeKind::Unchecked, MemoryKind::Pooled),
+        running,
+    )?)?)
 }
 
 /// A module with one task, looked up as a worker does: by name once, then by index.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Death;
+use proto::imports::component::GUEST_PACKAGE;
 use proto::imports::{HOST_MODULE, HostFunction};
 use proto::limits::compile::CompileLimit;
 use proto::message::CompileError;
@@ -48,10 +49,12 @@ pub enum ModuleError {
     },
     /// Imports that no host function answers.
     #[error(
-        "the module imports what this pool does not provide: {}; it provides wasi_snapshot_preview1 and {} ({})",
+        "the module imports what this pool does not provide: {}; it provides wasi_snapshot_preview1 and {} ({}) to modules, \
+         WASI 0.2 and {} to components",
         Name(imports.join(", ")),
         HOST_MODULE,
-        HostFunction::names()
+        HostFunction::names(),
+        GUEST_PACKAGE
     )]
     UnknownImports {
         /// Each import as `module.name` with its type, and with the host function's type if that differs.

@@ -4,8 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
 use super::{BrokenPool, Death};
 use crate::report::{CommandOutput, PartialOutput, TaskReport};
+use proto::schema::TypeSchema;
 use proto::shortage::Shortage;
 use proto::task::TaskId;
 use proto::text::{Name, Words};
@@ -38,8 +41,10 @@ pub enum TaskError {
     /// The task returned its own error.
     #[error("{}", Words(message))]
     Guest {
-        /// The error's text.
+        /// The error's text, or its data in words.
         message: String,
+        /// The error itself, if its type is known: a component's function that returns `result<T, E>` gives an `E`.
+        data: Option<ErrorData>,
     },
     /// The guest could not decode its input.
     #[error("the guest cannot decode its input: {}", Words(message))]
@@ -214,6 +219,35 @@ impl TaskError {
             TaskError::Broken(_) => "broken_pool",
             TaskError::NoWorker(_) => "no_worker",
         }
+    }
+}
+
+/// A task's own error, of a type that its module describes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorData {
+    schema: Arc<TypeSchema>,
+    bytes: Vec<u8>,
+}
+
+impl ErrorData {
+    pub(crate) fn new(schema: Arc<TypeSchema>, bytes: Vec<u8>) -> ErrorData {
+        ErrorData { schema, bytes }
+    }
+
+    /// Returns its type.
+    pub fn schema(&self) -> &TypeSchema {
+        &self.schema
+    }
+
+    /// Returns the value as postcard, by its type.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Returns the value, if `E` is its type: names of types do not count, those of fields and cases do.
+    pub fn get<E: DeserializeOwned + postcard_schema::Schema>(&self) -> Option<E> {
+        let is_its_type = self.schema.is_compatible(&TypeSchema::of::<E>());
+        is_its_type.then(|| postcard::from_bytes(&self.bytes).ok()).flatten()
     }
 }
 

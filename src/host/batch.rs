@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::completion::{self, Received};
+use super::invocation::Invocation;
 use crate::error::TaskFailure;
 use crate::future::{Cell, Item};
 use crate::module::TaskOutput;
@@ -25,6 +26,7 @@ use proto::limits::task::TaskLimits;
 use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX};
 use proto::message::{BatchSlice, Callee};
 use proto::payload::Payload;
+use proto::schema::TypeSchema;
 use proto::task::TaskId;
 
 /// Each input is preceded by its length in this many bytes.
@@ -92,6 +94,8 @@ fn start_of(inputs: &[u8], number: usize) -> usize {
 pub(crate) struct Batch {
     cell: Arc<Cell>,
     callee: Callee,
+    /// The type of its tasks' own errors, where these are data.
+    error: Option<Arc<TypeSchema>>,
     limits: TaskLimits,
     count: u64,
     /// Tasks that have ended, and those among them that have answered, by what; in one word, so that whoever
@@ -119,17 +123,12 @@ fn count_of(ended: u64, what: u64) -> u64 {
 }
 
 impl Batch {
-    pub(super) fn new(
-        cell: Arc<Cell>,
-        callee: Callee,
-        limits: TaskLimits,
-        count: u64,
-        submitted: Now,
-    ) -> Arc<Batch> {
+    pub(super) fn new(cell: Arc<Cell>, call: &Invocation, count: u64, submitted: Now) -> Arc<Batch> {
         Arc::new(Batch {
             cell,
-            callee,
-            limits,
+            callee: call.callee.clone(),
+            error: call.error_schema(),
+            limits: call.limits,
             count,
             ended: AtomicU64::new(0),
             answer_bytes: AtomicU64::new(0),
@@ -233,18 +232,19 @@ impl Batch {
         let output_bytes = Some(received.payload.len() as u64);
         let run = Duration::from_nanos(cost.run_ns);
         let queued = self.queued();
-        let result = completion::read(received, &self.callee, &self.limits).map_err(|error| {
-            let mut report = TaskReport {
-                queued,
-                total: now().saturating_sub(self.submitted),
-                attempts: 1,
-                worker_pid: Some(worker_pid),
-                output_bytes,
-                ..TaskReport::default()
-            };
-            completion::add_cost(&mut report, &cost);
-            self.cell.labels().failure_of(task, error, report.with_bounded_wait())
-        });
+        let result =
+            completion::read(received, &self.callee, &self.limits, || self.error.clone()).map_err(|error| {
+                let mut report = TaskReport {
+                    queued,
+                    total: now().saturating_sub(self.submitted),
+                    attempts: 1,
+                    worker_pid: Some(worker_pid),
+                    output_bytes,
+                    ..TaskReport::default()
+                };
+                completion::add_cost(&mut report, &cost);
+                self.cell.labels().failure_of(task, error, report.with_bounded_wait())
+            });
         let how = if result.is_ok() { SUCCEEDED } else { FAILED };
         self.ran_ns.fetch_add(cost.run_ns, Ordering::SeqCst);
         self.push(how, Item { result, run, queued, worker_pid: Some(worker_pid) });

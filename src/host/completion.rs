@@ -1,14 +1,16 @@
 //! Reads how a run ended, by the worker's word, and puts it into the caller's words.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::TaskError;
+use crate::error::{ErrorData, TaskError};
 use crate::module::TaskOutput;
 use crate::report::{CommandOutput, PartialOutput, TaskReport};
 use proto::limits::task::TaskLimits;
 use proto::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX, TABLE_ELEMENTS_MAX};
 use proto::message::{Callee, Completion, Cost, Panicked, RunEnd, Trapped};
 use proto::payload::Payload;
+use proto::schema::{TypeSchema, words};
 use proto::text::quoted;
 use proto::trap::Frame;
 
@@ -40,11 +42,13 @@ pub(super) fn add_cost(report: &mut TaskReport, cost: &Cost) {
     report.refusals = Some(cost.refusals.clone());
 }
 
-/// Puts a completion into the caller's words. The payload was bounded when it was read.
+/// Puts a completion into the caller's words. The payload was bounded when it was read. `error` is the type of the task's own
+/// errors, where these are data.
 pub(super) fn read(
     received: Received,
     callee: &Callee,
     limits: &TaskLimits,
+    error: impl FnOnce() -> Option<Arc<TypeSchema>>,
 ) -> Result<TaskOutput, TaskError> {
     let written = received.written(callee).unwrap_or_default();
     let Received { completion: Completion { end, .. }, payload, .. } = received;
@@ -67,7 +71,10 @@ pub(super) fn read(
             }
             TaskError::Exit { output }
         }
-        RunEnd::Guest => TaskError::Guest { message: text(payload) },
+        RunEnd::Guest => match error() {
+            None => TaskError::Guest { message: text(payload), data: None },
+            Some(schema) => own_error(schema, &payload),
+        },
         RunEnd::InputDecode => TaskError::InputDecode { message: text(payload) },
         RunEnd::InputTooLarge { bytes } => TaskError::InputTooLarge { bytes },
         RunEnd::Trap(trapped) => {
@@ -100,4 +107,18 @@ pub(super) fn read(
         RunEnd::Abi { message } => TaskError::Abi { message },
         RunEnd::Instantiate { message } => TaskError::Instantiate { message },
     })
+}
+
+/// Reads an error that is data. It comes from a worker, so that it may be anything.
+fn own_error(schema: Arc<TypeSchema>, payload: &Payload) -> TaskError {
+    let bytes = payload.to_vec();
+    if bytes.len() > GUEST_TEXT_BYTES_MAX {
+        let message =
+            format!("its error has {} bytes, and {GUEST_TEXT_BYTES_MAX} at most are kept", bytes.len());
+        return TaskError::Abi { message };
+    }
+    match words(&schema, &bytes, GUEST_TEXT_BYTES_MAX) {
+        Some(message) => TaskError::Guest { message, data: Some(ErrorData::new(schema, bytes)) },
+        None => TaskError::Abi { message: "its error is not of the type that it should be".into() },
+    }
 }

@@ -311,8 +311,7 @@ impl Core {
             EventKind::TaskQueued { task, name, module, label }
         });
         let domain = state.domains.enter(options.domain.as_ref());
-        let batch =
-            items.map(|count| Batch::new(cell.clone(), call.callee.clone(), call.limits, count as u64, now));
+        let batch = items.map(|count| Batch::new(cell.clone(), &call, count as u64, now));
         state.batched += group.more() as u64;
         let is_uninterruptible = call.module.description().interrupt == Interrupt::Kill;
         let record = TaskRecord {

@@ -10,6 +10,7 @@ use proto::limits::task::TaskLimits;
 use proto::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
 use proto::message::{Callee, ShareId};
 use proto::payload::Payload;
+use proto::schema::TypeSchema;
 
 /// The shared inputs of a task or a batch.
 pub(crate) type TaskShares = Option<Arc<[SharedInput]>>;
@@ -37,6 +38,13 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
+    /// Returns the type of the task's own errors, where these are data.
+    pub(super) fn error_schema(&self) -> Option<Arc<TypeSchema>> {
+        let Callee::Task(index) = self.callee else { return None };
+        let task = self.module.description().tasks.get(index.0 as usize)?;
+        task.error.clone().map(Arc::new)
+    }
+
     /// Returns whether dropping it takes no time, runs none of the caller's code and releases no module. If two tasks of a module
     /// without handles end at the same moment, each may see the other's count; the release then waits for nobody,
     /// as always (`Holder`).

@@ -161,7 +161,7 @@ impl Worker {
         let result = self.run(&task, &[ending as u8, filling as u8], options);
         let is_so = match (ending, &result) {
             (Ending::Ok, Ok(output)) => output.iter().filter(|byte| **byte == CANARY).count() >= 1023,
-            (Ending::OwnError, Err(TaskError::Guest { message })) => message.contains("ZZZZ"),
+            (Ending::OwnError, Err(TaskError::Guest { message, .. })) => message.contains("ZZZZ"),
             (Ending::Panic, Err(TaskError::Panic { message, .. })) => message.contains("ZZZZ"),
             (Ending::Unreachable | Ending::OutOfBounds, Err(TaskError::Trap { .. })) => true,
             (Ending::StackOverflow | Ending::Exception, Err(TaskError::Trap { .. })) => true,

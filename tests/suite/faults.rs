@@ -113,12 +113,12 @@ fn list() -> Vec<Fault> {
         ),
         fault(
             "own_error",
-            |error| matches!(error, TaskError::Guest { message } if message == "no such invoice"),
+            |error| matches!(error, TaskError::Guest { message, .. } if message == "no such invoice"),
         )
         .input("no such invoice"),
         fault(
             "own_error_under_another_name",
-            |error| matches!(error, TaskError::Guest { message } if message == "no such invoice"),
+            |error| matches!(error, TaskError::Guest { message, .. } if message == "no such invoice"),
         )
         .input("no such invoice"),
         // No text is as long as its length says.

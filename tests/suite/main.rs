@@ -10,6 +10,7 @@ mod support;
 
 // Tasks, from guests to what they return.
 mod guests;
+mod components;
 mod functions;
 mod modules;
 mod inputs;

@@ -20,7 +20,7 @@ fn junk_text_components_and_truncations_are_told_apart() {
         (b"hello", "magic number"),
         (b"(module)", "text"),
         (b"\0asm", "cut off"),
-        (b"\0asm\x0d\0\x01\0", "component"),
+        (b"\0asm\x0b\0\x01\0", "another version of the component model"),
         (b"\0asm\x02\0\0\0", "unknown version"),
     ] {
         let error = pool.load(bytes).expect_err("must be refused").to_string();

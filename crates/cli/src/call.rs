@@ -9,6 +9,7 @@ use super::args::Target;
 use super::exit::Failure;
 use super::input::{self, InputArg};
 use json::{LARGE_BYTES, LargeValue, Undecodable};
+use proto::description::find_task;
 use proto::limits;
 use proto::limits::FRAME_META_BYTES_MAX;
 use wasmpool::error::SubmitError;
@@ -236,8 +237,8 @@ impl Call {
 impl Kind {
     fn task(module: &Module, name: &str) -> Result<Kind, Failure> {
         let handle = module.raw_task(name)?;
-        let mut tasks = module.description().tasks.iter();
-        match tasks.find(|task| task.name == name) {
+        let tasks = &module.description().tasks;
+        match find_task(tasks, name).and_then(|index| tasks.get(index)) {
             Some(description) => Ok(Kind::Task { handle, description: Arc::new(description.clone()) }),
             None => Err(Failure::Uncallable(format!("{} does not describe `{name}`", module.name()))),
         }

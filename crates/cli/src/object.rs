@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 use json::{LARGE_BYTES, LargeValue};
+use proto::limits::GUEST_TEXT_BYTES_MAX;
 use wasmpool::TaskError;
 use wasmpool::error::{Frame, ModuleError};
 use wasmpool::task::{CommandOutput, PartialOutput, Refusal, TaskReport};
@@ -213,6 +214,13 @@ fn details(object: Object, error: &TaskError) -> Object {
             object.field("limit_bytes", *limit).field("bytes", *bytes)
         }
         TaskError::InputTooLarge { bytes } => object.field("bytes", *bytes),
+        TaskError::Guest { data: Some(data), .. } => {
+            match json::decode(data.schema(), data.bytes(), GUEST_TEXT_BYTES_MAX) {
+                Ok(data) => object.raw("data", &data),
+                // The message says it in words.
+                Err(_) => object,
+            }
+        }
         TaskError::Broken(broken) => object
             .field("worker_pid", broken.pid())
             .field_if_some("signal", broken.signal())

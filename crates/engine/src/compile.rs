@@ -4,6 +4,7 @@
 //! compiles a module must be what runs it: both roles take their engines from `config`.
 
 mod choice;
+mod component;
 mod confine;
 mod describe;
 mod diagnose;
@@ -18,12 +19,13 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::RecvFlags;
 
+use crate::config::{self, EngineKind};
 use crate::error::engine_error;
-use crate::{Provided, config};
-use outline::Outline;
+use crate::{Provided, ProvidedBy};
+use describe::Outlined;
 use proto::artifact::{self, Described};
 use proto::control::ControlSocket;
-use proto::description::{CodeKind, MemoryKind, WantedEntry};
+use proto::description::{CodeKind, MemoryKind, ModuleForm, WantedEntry};
 use proto::fingerprint;
 use proto::limits::MODULE_BYTES_MAX;
 use proto::limits::compile::CompileLimits;
@@ -112,13 +114,12 @@ fn serve(provided: ProvidedBy) -> io::Result<()> {
     }
 }
 
-/// Tells what a worker whose engine is like this one gives to modules.
-type ProvidedBy = fn(&wasmtime::Engine) -> wasmtime::Result<Provided>;
-
-/// Two engines, one for each kind of memories that a module can have.
+/// The engines that one kind of code may need: it is not known yet which one the module does.
 struct Engines {
+    code: CodeKind,
     pooled: wasmtime::Engine,
     own: wasmtime::Engine,
+    components: wasmtime::Engine,
     /// Says whether a module is valid as its author wrote it, where another one is compiled.
     author: Option<wasmtime::Engine>,
     provided: ProvidedBy,
@@ -126,13 +127,25 @@ struct Engines {
 
 impl Engines {
     fn new(code: CodeKind, provided: ProvidedBy) -> wasmtime::Result<Engines> {
-        let engine = |code, memories| {
-            wasmtime::Engine::new(&config::engine_config(code, memories, config::Running::nothing())?)
+        let engine = |kind| wasmtime::Engine::new(&config::engine_config(kind, config::Running::nothing())?);
+        let author = EngineKind::Modules(CodeKind::Unchecked, MemoryKind::Own);
+        let author = code.has_safepoints().then(|| engine(author)).transpose()?;
+        let pooled = engine(EngineKind::Modules(code, MemoryKind::Pooled))?;
+        let components = match EngineKind::of(code, ModuleForm::Component, MemoryKind::Pooled) {
+            EngineKind::Components => engine(EngineKind::Components)?,
+            EngineKind::Modules(..) => pooled.clone(),
         };
-        let author =
-            code.has_safepoints().then(|| engine(CodeKind::Unchecked, MemoryKind::Own)).transpose()?;
-        let pooled = engine(code, MemoryKind::Pooled)?;
-        Ok(Engines { pooled, own: engine(code, MemoryKind::Own)?, author, provided })
+        let own = engine(EngineKind::Modules(code, MemoryKind::Own))?;
+        Ok(Engines { code, pooled, own, components, author, provided })
+    }
+
+    /// Returns the engine for a module of this form that has these memories.
+    fn of(&self, form: ModuleForm, memories: MemoryKind) -> &wasmtime::Engine {
+        match (EngineKind::of(self.code, form, memories), form) {
+            (EngineKind::Components, _) | (_, ModuleForm::Component) => &self.components,
+            (EngineKind::Modules(_, MemoryKind::Pooled), _) => &self.pooled,
+            (EngineKind::Modules(_, MemoryKind::Own), _) => &self.own,
+        }
     }
 }
 
@@ -146,15 +159,15 @@ struct Source<'a> {
 
 /// Returns the bytes of the file that describes the module's outline.
 fn outline(_: &LockedDown, engines: &Engines, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
-    diagnose::shape(wasm)?;
-    let outline = Outline::of(wasm).ok_or_else(no_outline)?;
+    let form = diagnose::form(wasm)?;
+    let outline = Outlined::of(form, wasm).ok_or_else(no_outline)?;
     let told = describe::outlined(&provided(engines)?, &outline, wasm)?;
     postcard::to_stdvec(&told).map_err(|error| CompileError::Compiler { message: error.to_string() })
 }
 
 fn provided(engines: &Engines) -> Result<Provided, CompileError> {
     let failed = |error: wasmtime::Error| CompileError::Compiler { message: format!("{error:#}") };
-    (engines.provided)(&engines.pooled).map_err(failed)
+    (engines.provided.to_modules)(&engines.pooled).map_err(failed)
 }
 
 fn no_outline() -> CompileError {
@@ -171,23 +184,21 @@ fn compile(
     &Source { wasm, code, limits, entry }: &Source<'_>,
     artifact_file: File,
 ) -> io::Result<Result<Vec<u8>, CompileError>> {
-    if let Err(error) = diagnose::shape(wasm).and_then(|()| shape::check(wasm, limits)) {
-        return Ok(Err(error));
-    }
+    let form = match diagnose::form(wasm).and_then(|form| shape::check(wasm, limits).map(|()| form)) {
+        Ok(form) => form,
+        Err(error) => return Ok(Err(error)),
+    };
     // Compiling may take minutes, so everything else that is wrong with the module is reported first.
-    let outline = Outline::of(wasm);
+    let outline = Outlined::of(form, wasm);
     if let Some(outline) = &outline
         && let Err(error) =
             provided(engines).and_then(|provided| describe::loadable(&provided, outline, wasm, entry))
     {
         return Ok(Err(error));
     }
-    let choice = choice::choose(wasm);
-    let engine = match choice.memories {
-        MemoryKind::Pooled => &engines.pooled,
-        MemoryKind::Own => &engines.own,
-    };
-    let (artifact, safepoints) = match machine_code(engines, engine, wasm, choice.memories) {
+    let choice = choice::choose(wasm, form);
+    let engine = engines.of(form, choice.memories);
+    let (artifact, safepoints) = match machine_code(engines, engine, wasm, form, choice.memories) {
         Ok(made) => made,
         Err(error) => return Ok(Err(diagnose::failure(wasm, &error, limits))),
     };
@@ -197,21 +208,49 @@ fn compile(
     let writing = writing("write (of the machine code)", artifact.len());
     (&artifact_file).write_all(&artifact).map_err(writing)?;
     let artifact_bytes = artifact.len() as u64;
-    // The machine code is mapped from its file from here on, which costs no memory of this process's own.
-    drop(artifact);
-    // SAFETY: the bytes come from this very engine, a line above, and the host does not write to
-    // the file that it gave us.
-    let module = unsafe { wasmtime::Module::deserialize_open_file(engine, artifact_file) };
-    let described =
-        module.map_err(|error| diagnose::too_large_for_the_pool(&error, limits)).and_then(|module| {
-            let outline = outline.ok_or_else(no_outline)?;
-            let description = describe::describe(&outline, wasm, artifact_bytes, code, choice.memories)?;
-            let functions_bytes = functions_bytes(&module);
-            Ok(Described { artifact_bytes, description, functions_bytes, safepoints })
-        });
+    let functions_bytes = match form {
+        ModuleForm::Component => {
+            let checked = check_component(engines, engine, &artifact, limits);
+            drop(artifact);
+            checked.map(|()| 0)
+        }
+        _ => {
+            // The machine code is mapped from its file from here on, which costs no memory of this process's own.
+            drop(artifact);
+            // SAFETY: the bytes come from this very engine, a few lines above, and the host does not write to the file
+            // that it gave us.
+            let module = unsafe { wasmtime::Module::deserialize_open_file(engine, artifact_file) };
+            module
+                .map(|module| functions_bytes(&module))
+                .map_err(|error| diagnose::too_large_for_the_pool(&error, limits))
+        }
+    };
+    let described = functions_bytes.and_then(|functions_bytes| {
+        let outline = outline.ok_or_else(no_outline)?;
+        let description = describe::describe(&outline, wasm, artifact_bytes, code, choice.memories)?;
+        Ok(Described { artifact_bytes, description, functions_bytes, safepoints })
+    });
     Ok(described.and_then(|described| {
         artifact::encode(&described).map_err(|error| CompileError::Compiler { message: error.to_string() })
     }))
+}
+
+/// Checks that a worker has room for an instance of a component, and what it imports.
+///
+/// # Errors
+/// [`CompileError::Unsupported`] where it has no room, [`CompileError::UnknownImports`] with the engine's words: an
+/// interface that is provided may lack a function that the component wants.
+fn check_component(
+    engines: &Engines,
+    engine: &wasmtime::Engine,
+    artifact: &[u8],
+    limits: &CompileLimits,
+) -> Result<(), CompileError> {
+    // SAFETY: the bytes come from this very engine.
+    let component = unsafe { wasmtime::component::Component::deserialize(engine, artifact) }
+        .map_err(|error| diagnose::too_large_for_the_pool(&error, limits))?;
+    (engines.provided.to_component)(&component)
+        .map_err(|error| CompileError::UnknownImports { imports: vec![diagnose::words(&error)] })
 }
 
 /// Returns how many bytes at the start of the machine code are functions of the module's. Between two of them there is
@@ -234,7 +273,7 @@ fn functions_bytes(module: &wasmtime::Module) -> u64 {
 /// Returns whether a module has more memories than one may have. The engine's pool does not refuse all of these: it has room
 /// for one more, which may be added for safepoints.
 pub fn has_too_many_memories(wasm: &[u8]) -> bool {
-    choice::choose(wasm).too_many_memories().is_some()
+    choice::choose(wasm, ModuleForm::Core).too_many_memories().is_some()
 }
 
 /// Returns the machine code, and what was added to the module for it.
@@ -245,8 +284,12 @@ fn machine_code(
     engines: &Engines,
     engine: &wasmtime::Engine,
     wasm: &[u8],
+    form: ModuleForm,
     memories: MemoryKind,
 ) -> wasmtime::Result<(Vec<u8>, Option<Safepoints>)> {
+    if form == ModuleForm::Component {
+        return Ok((engine.precompile_component(wasm)?, None));
+    }
     let Some(author) = &engines.author else { return Ok((engine.precompile_module(wasm)?, None)) };
     let compiled = safepoints::insert(wasm, memories).map_err(wasmtime::Error::from).and_then(|with| {
         if with.hides_faults {

@@ -2,7 +2,7 @@
 
 use wasmtime::{Config, Enabled, Inlining, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
 
-use proto::description::{CodeKind, MemoryKind};
+use proto::description::{CodeKind, MemoryKind, ModuleForm};
 use proto::fingerprint::{self, fnv};
 use proto::limits::{
     HOST_STACK_BYTES, TABLE_ELEMENTS_MAX, WASM_STACK_BYTES_AT_MOST, WASM_STACK_BYTES_MAX,
@@ -19,6 +19,12 @@ pub const MEMORIES_PER_MODULE_MAX: u32 = 8;
 /// Tables of all instances of a process, and of one module.
 pub const TABLES: u32 = 16;
 
+/// Instances of core modules in one store. A component of CPython has some 40 of them; a module is one.
+pub const CORE_INSTANCES_MAX: u32 = 256;
+
+/// Bytes that the instances of one component's modules may take beside their memories and tables.
+const INSTANCE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Addresses of a linear memory, and of the room before and behind it in which an access traps: the
 /// engine's defaults, stated because the worker's own memories are made to them.
 pub const MEMORY_BYTES: usize = 4 << 30;
@@ -28,11 +34,13 @@ pub const GUARD_BYTES: usize = 32 << 20;
 /// has room for every table, with eight bytes an entry, rounded up to pages.
 pub const RESERVED_DATA_BYTES: u64 = TABLES as u64 * (TABLE_ELEMENTS_MAX as u64 * 8 + 64 * 1024);
 
-// A worker has an engine with a pool for each kind of code and their fibers, and needs something for itself and its
-// tasks.
+/// The engines of a worker that have a pool: one for each kind of code, and one for components.
+const POOLS: u64 = CodeKind::ALL.len() as u64 + 1;
+
+// A worker has engines with their pools and fibers, and needs something for itself and its tasks.
 const _: () = {
     let fibers = FIBERS as u64 * (WASM_STACK_BYTES_AT_MOST + HOST_STACK_BYTES) as u64;
-    let engines = CodeKind::ALL.len() as u64 * (RESERVED_DATA_BYTES + fibers);
+    let engines = POOLS * (RESERVED_DATA_BYTES + fibers);
     assert!(engines + 64 * 1024 * 1024 <= WORKER_MEMORY_BYTES_MIN);
 };
 
@@ -54,7 +62,7 @@ const SLOT_BYTES: u64 = (GUARD_BYTES + MEMORY_BYTES + GUARD_BYTES) as u64;
 
 /// Addresses that a worker wants, so that memories can be in reserve: those of its engines' pools, of
 /// its own memories, and for everything else as much again as two of them.
-const ADDRESSES_WANTED: u64 = (CodeKind::ALL.len() as u64 + 1) * (MEMORIES_MAX as u64 + 2) * SLOT_BYTES;
+const ADDRESSES_WANTED: u64 = (POOLS + 1) * (MEMORIES_MAX as u64 + 2) * SLOT_BYTES;
 
 /// Says where memories come from. A limit on addresses (`RLIMIT_AS`) counts those that are only reserved, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,16 +156,66 @@ fn shape(config: &mut Config) {
     config.compiler_inlining(Inlining::No);
 }
 
-/// The switches by which one kind of code, or one kind of memories, differs from another. The name of an entry of the
-/// cache has the kind of code; a module's description has that of its memories.
-fn set_kinds(config: &mut Config, code: CodeKind, memories: MemoryKind) {
+/// One of the engines of a worker, or of a compiler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EngineKind {
+    /// For modules that are compiled in this way and have these memories. Components are compiled by it as well, if the code
+    /// has no safepoints and the memories are pooled.
+    Modules(CodeKind, MemoryKind),
+    /// For components whose code would have safepoints: these are placed in single modules, whose polling pages the host
+    /// finds by their exports, and nobody but a component has access to those of its own modules. Their code looks at
+    /// the engine's epoch instead.
+    Components,
+}
+
+impl EngineKind {
+    pub const ALL: [EngineKind; 9] = {
+        let mut all = [EngineKind::Components; CodeKind::ALL.len() * MemoryKind::ALL.len() + 1];
+        let mut index = 0;
+        while index + 1 < all.len() {
+            let code = CodeKind::ALL[index / MemoryKind::ALL.len()];
+            all[index] = EngineKind::Modules(code, MemoryKind::ALL[index % MemoryKind::ALL.len()]);
+            index += 1;
+        }
+        all
+    };
+
+    /// Returns the engine for a file of this form, for which this kind of code is wanted.
+    pub fn of(code: CodeKind, form: ModuleForm, memories: MemoryKind) -> EngineKind {
+        match form {
+            ModuleForm::Component if code.has_safepoints() => EngineKind::Components,
+            ModuleForm::Component => EngineKind::Modules(code, MemoryKind::Pooled),
+            _ => EngineKind::Modules(code, memories),
+        }
+    }
+
+    pub fn memories(self) -> MemoryKind {
+        match self {
+            EngineKind::Modules(_, memories) => memories,
+            EngineKind::Components => MemoryKind::Pooled,
+        }
+    }
+
+    fn has_safepoints(self) -> bool {
+        matches!(self, EngineKind::Modules(code, _) if code.has_safepoints())
+    }
+
+    fn is_metered(self) -> bool {
+        matches!(self, EngineKind::Modules(code, _) if code.is_metered())
+    }
+}
+
+/// The switches by which one engine differs from another. The name of an entry of the cache has the kind of code; a
+/// module's description has the form of its file, and the kind of its memories.
+fn set_kinds(config: &mut Config, kind: EngineKind) {
     // The code of all other kinds is stopped by its polling page, or with its worker.
-    config.epoch_interruption(code.is_metered());
+    config.epoch_interruption(kind.is_metered() || kind == EngineKind::Components);
     // No guest has a memory whose pages are not of the usual size: a polling page is known by its own.
-    config.wasm_custom_page_sizes(code.has_safepoints());
-    config.consume_fuel(code.is_metered());
-    config.cranelift_nan_canonicalization(code.is_deterministic());
-    if memories == MemoryKind::Own {
+    config.wasm_custom_page_sizes(kind.has_safepoints());
+    config.consume_fuel(kind.is_metered());
+    let is_deterministic = matches!(kind, EngineKind::Modules(code, _) if code.is_deterministic());
+    config.cranelift_nan_canonicalization(is_deterministic);
+    if kind.memories() == MemoryKind::Own {
         // Each memory has one slot of the reservation's size, and stays there. `MEMORIES_MAX` bounds the
         // slots, and `compile/choice.rs` bounds what else an instance has.
         config.memory_may_move(false);
@@ -191,32 +249,36 @@ pub const MACHINE_CODE: u64 = {
 
 /// The configuration for both roles. With memories of the worker's own ([`MemoryKind::Own`]), a worker adds
 /// what makes them.
-pub fn engine_config(code: CodeKind, memories: MemoryKind, running: Running) -> Result<Config> {
+pub fn engine_config(kind: EngineKind, running: Running) -> Result<Config> {
     let mut config = Config::new();
     shape(&mut config);
-    set_kinds(&mut config, code, memories);
+    set_kinds(&mut config, kind);
     config.max_wasm_stack(running.wasm_stack_bytes);
-    // A module that imports WASI runs on a fiber, whose stack needs room for wasm and for host calls.
+    // What imports WASI runs on a fiber, whose stack needs room for wasm and for host calls.
     config.async_stack_size(running.wasm_stack_bytes + HOST_STACK_BYTES);
-    if memories == MemoryKind::Own || running.reserve == Reserve::None {
+    if kind.memories() == MemoryKind::Own || running.reserve == Reserve::None {
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         return Ok(config);
     }
     // A polling page counts as one.
-    let pages = u32::from(code.has_safepoints());
+    let pages = u32::from(kind.has_safepoints());
     let memories = if running.reserve == Reserve::Full { MEMORIES_MAX as u32 + pages } else { 1 };
     // A worker runs one task at a time, so it needs a few of everything, for modules with several memories or
     // tables.
     let mut pool = PoolingAllocationConfig::default();
-    pool.total_core_instances(8)
-        .total_component_instances(1)
+    pool.total_core_instances(2 * CORE_INSTANCES_MAX)
+        .total_component_instances(4)
+        .max_core_instances_per_component(CORE_INSTANCES_MAX)
+        .max_memories_per_component(MEMORIES_PER_MODULE_MAX)
+        .max_tables_per_component(TABLES)
+        .max_component_instance_size(INSTANCE_BYTES_MAX)
         .total_memories(memories)
         .total_tables(TABLES)
         .total_stacks(FIBERS)
         .total_gc_heaps(4)
         .max_memories_per_module(MEMORIES_PER_MODULE_MAX + pages)
         .max_tables_per_module(TABLES)
-        .max_core_instance_size(16 * 1024 * 1024)
+        .max_core_instance_size(INSTANCE_BYTES_MAX)
         .max_memory_size(MEMORY_BYTES)
         .table_elements(TABLE_ELEMENTS_MAX)
         .linear_memory_keep_resident(memory_keep_resident_bytes(running.pagemap_scan))
@@ -247,45 +309,44 @@ mod tests {
     }
 
     /// Each kind of code and of memories, with the switches of the tables alone.
-    fn by_the_tables(code: CodeKind, memories: MemoryKind) -> Config {
+    fn by_the_tables(kind: EngineKind) -> Config {
         let mut config = Config::new();
         shape(&mut config);
-        set_kinds(&mut config, code, memories);
+        set_kinds(&mut config, kind);
         config
     }
 
     #[test]
     fn nothing_but_the_tables_and_the_kind_shapes_machine_code() {
-        for code in CodeKind::ALL {
-            for memories in [MemoryKind::Own, MemoryKind::Pooled] {
-                let whole = engine_config(code, memories, Running::nothing()).expect("a configuration");
-                let whole = compatibility(&whole);
-                let tables = compatibility(&by_the_tables(code, memories));
-                assert_eq!(whole, tables, "{code:?} with {memories:?} is shaped by something else");
-            }
+        for kind in EngineKind::ALL {
+            let whole = engine_config(kind, Running::nothing()).expect("a configuration");
+            let whole = compatibility(&whole);
+            let tables = compatibility(&by_the_tables(kind));
+            assert_eq!(whole, tables, "{kind:?} is shaped by something else");
         }
     }
 
     #[test]
     fn kinds_of_code_are_told_apart_by_the_engine() {
         let mut seen = std::collections::HashSet::new();
-        for code in CodeKind::ALL {
-            assert!(seen.insert(compatibility(&by_the_tables(code, MemoryKind::Own))), "{code:?}");
+        for kind in EngineKind::ALL {
+            assert!(seen.insert(compatibility(&by_the_tables(kind))), "{kind:?}");
         }
     }
 
     #[test]
     fn the_configuration_of_running_code_shapes_none() {
         let other = Running { pagemap_scan: false, wasm_stack_bytes: 64 * 1024, reserve: Reserve::None };
-        let config_of =
-            |running| engine_config(CodeKind::Plain, MemoryKind::Own, running).expect("a configuration");
+        let kind = EngineKind::Modules(CodeKind::Plain, MemoryKind::Own);
+        let config_of = |running| engine_config(kind, running).expect("a configuration");
         assert_eq!(compatibility(&config_of(other)), compatibility(&config_of(Running::nothing())));
     }
 
     #[test]
     fn a_switch_that_is_turned_is_other_machine_code() {
-        let usual = compatibility(&by_the_tables(CodeKind::Plain, MemoryKind::Own));
-        let mut config = by_the_tables(CodeKind::Plain, MemoryKind::Own);
+        let kind = EngineKind::Modules(CodeKind::Plain, MemoryKind::Own);
+        let usual = compatibility(&by_the_tables(kind));
+        let mut config = by_the_tables(kind);
         config.wasm_tail_call(false);
         assert_ne!(usual, compatibility(&config));
     }
@@ -294,8 +355,8 @@ mod tests {
     #[test]
     fn what_an_engine_reserves_is_what_is_allowed_for_it() {
         let engine = |memories| {
-            let config =
-                engine_config(CodeKind::Plain, memories, Running::nothing()).expect("a configuration");
+            let kind = EngineKind::Modules(CodeKind::Plain, memories);
+            let config = engine_config(kind, Running::nothing()).expect("a configuration");
             wasmtime::Engine::new(&config).expect("an engine")
         };
         let own = engine(MemoryKind::Own);

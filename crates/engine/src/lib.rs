@@ -25,12 +25,20 @@ pub use worker::memories;
 /// The functions that a worker provides to modules, by the names of module and function.
 pub(crate) type Provided = HashMap<(String, String), wasmtime::FuncType>;
 
+/// Tells the compiler what a worker whose engine is like its own gives to modules.
+#[derive(Clone, Copy)]
+pub(crate) struct ProvidedBy {
+    pub(crate) to_modules: fn(&wasmtime::Engine) -> wasmtime::Result<Provided>,
+    /// Fails if a component wants what a worker does not give to it.
+    pub(crate) to_component: fn(&wasmtime::component::Component) -> wasmtime::Result<()>,
+}
+
 /// Does the work of a child, if a pool started this process as one, and exits. Returns in any other process.
 pub fn serve_if_child() {
     match Role::of_this_process() {
         None => {}
         Some(Role::Worker) => leave(worker::main()),
-        Some(Role::Compiler) => leave(compile::main(worker::provided)),
+        Some(Role::Compiler) => leave(compile::main(worker::PROVIDED)),
     }
 }
 

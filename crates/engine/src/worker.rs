@@ -10,6 +10,7 @@ mod asks;
 mod budget;
 mod call;
 mod clocks;
+mod component;
 mod cpu;
 mod events;
 mod exit;
@@ -49,8 +50,11 @@ use memories::Memories;
 use polling_page::PollingPage;
 use wasi::TaskDir;
 
-pub(crate) use linker::provided;
+/// What a worker gives to modules and components, for the compiler.
+pub(crate) const PROVIDED: ProvidedBy =
+    ProvidedBy { to_modules: linker::provided, to_component: component::check_imports };
 
+use crate::ProvidedBy;
 use crate::config::{Reserve, Running};
 use crate::error::engine_error;
 use proto::control::ControlSocket;

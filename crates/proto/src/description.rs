@@ -3,6 +3,7 @@
 
 mod checks;
 mod code;
+mod find;
 mod outline;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
@@ -19,6 +20,7 @@ use crate::text::Name;
 pub use checks::TaskDefect;
 pub use code::Interrupt;
 pub use code::{CodeKind, MemoryKind};
+pub use find::find_task;
 pub use outline::ModuleOutline;
 pub use outline::WantedEntry;
 
@@ -35,7 +37,9 @@ pub enum ModuleKind {
     Tasks,
     /// Keeps to no ABI, but exports functions over numbers, each of which is a task.
     Functions,
-    /// A WASI command: it has `_start`.
+    /// A component of the component model: each function that it exports is a task.
+    Component,
+    /// A WASI command: it has `_start`, or is a component that exports `wasi:cli/run`.
     Command,
     /// Valid, but neither: nothing in it can be called through a pool.
     Library,
@@ -47,6 +51,7 @@ impl ModuleKind {
         match self {
             ModuleKind::Tasks => "tasks",
             ModuleKind::Functions => "functions",
+            ModuleKind::Component => "component",
             ModuleKind::Command => "command",
             ModuleKind::Library => "library",
         }
@@ -58,6 +63,7 @@ impl fmt::Display for ModuleKind {
         f.write_str(match self {
             ModuleKind::Tasks => "tasks",
             ModuleKind::Functions => "functions over numbers",
+            ModuleKind::Component => "component",
             ModuleKind::Command => "WASI command",
             ModuleKind::Library => "library (no tasks, no functions over numbers, no _start)",
         })
@@ -92,6 +98,8 @@ pub enum CallingConvention {
     Bytes,
     /// Each number of the input is a parameter, and each result a number of the output.
     Numbers,
+    /// By the canonical ABI of the component model: each value of the input is a parameter, and the result is the output.
+    Canonical,
 }
 
 impl CallingConvention {
@@ -100,6 +108,7 @@ impl CallingConvention {
         match self {
             CallingConvention::Bytes => "bytes",
             CallingConvention::Numbers => "numbers",
+            CallingConvention::Canonical => "canonical",
         }
     }
 }
@@ -124,6 +133,8 @@ pub struct TaskDescription {
     pub input: TypeSchema,
     /// The type of its output.
     pub output: TypeSchema,
+    /// The type of its own errors, where these are data. `None`: they are text.
+    pub error: Option<TypeSchema>,
 }
 
 /// The type of a number that WebAssembly's functions take and return. It has no signs of its own; here `i32` and `i64` have
@@ -167,11 +178,34 @@ impl TaskDescription {
             params: names,
             input: schema(params),
             output: schema(results),
+            error: None,
         };
         if named.params.len() == params.len() && named.check().is_ok() {
             return named;
         }
         TaskDescription { params: (0..params.len()).map(|index| format!("p{index}")).collect(), ..named }
+    }
+
+    /// A component's exported function; `error` is there if it returns a result whose errors are data.
+    #[doc(hidden)]
+    pub fn canonical(
+        export: &str,
+        params: Vec<String>,
+        input: TypeSchema,
+        output: TypeSchema,
+        error: Option<TypeSchema>,
+    ) -> TaskDescription {
+        TaskDescription {
+            name: export.into(),
+            doc: String::new(),
+            export: export.into(),
+            convention: CallingConvention::Canonical,
+            codec: Codec::Postcard,
+            params,
+            input,
+            output,
+            error,
+        }
     }
 
     /// A function that takes bytes and returns bytes; nothing else is known of it.
@@ -186,6 +220,7 @@ impl TaskDescription {
             params: Vec::new(),
             input: TypeSchema::raw_bytes(),
             output: TypeSchema::raw_bytes(),
+            error: None,
         }
     }
 
@@ -203,7 +238,11 @@ impl TaskDescription {
                 .join(", "),
             _ => self.input.to_string(),
         };
-        Name(format!("{}({input}) -> {}", self.name, self.output)).to_string()
+        let output = match &self.error {
+            None => self.output.to_string(),
+            Some(error) => format!("Result<{}, {error}>", self.output),
+        };
+        Name(format!("{}({input}) -> {output}", self.name)).to_string()
     }
 }
 
@@ -224,14 +263,45 @@ impl MemoryDescription {
     }
 }
 
+/// An exported function that is no task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
+#[non_exhaustive]
+pub struct UncallableFunction {
+    /// The name under which it is exported.
+    pub export: String,
+    /// Says why it cannot be called.
+    pub reason: String,
+}
+
+impl UncallableFunction {
+    #[doc(hidden)]
+    pub fn new(export: String, reason: String) -> UncallableFunction {
+        UncallableFunction { export, reason }
+    }
+}
+
+/// The form of the file that a module comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
+#[non_exhaustive]
+pub enum ModuleForm {
+    /// One module of WebAssembly.
+    Core,
+    /// A component of the component model: several modules, and types of their own.
+    Component,
+}
+
 /// The description of a module, as the compiler process found it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub struct ModuleDescription {
     /// The kind of program that it is.
     pub kind: ModuleKind,
+    /// The form of its file.
+    pub form: ModuleForm,
     /// Its tasks, in the order of its section `wasmpool.tasks`.
     pub tasks: Vec<TaskDescription>,
+    /// The functions that a component exports and that cannot be called.
+    pub uncallable: Vec<UncallableFunction>,
     /// `module.name: type` of each import.
     pub imports: Vec<String>,
     /// `name: type` of each export.
@@ -264,7 +334,9 @@ impl ModuleDescription {
     pub fn empty(kind: ModuleKind, code: CodeKind, memory_kind: MemoryKind) -> ModuleDescription {
         ModuleDescription {
             kind,
+            form: ModuleForm::Core,
             tasks: Vec::new(),
+            uncallable: Vec::new(),
             imports: Vec::new(),
             exports: Vec::new(),
             memories: Vec::new(),

@@ -1,6 +1,8 @@
 //! The imports that a guest may have: the functions that the byte ABI gives to it, and the name of WASI's module. The
 //! linker is built from this list, and errors are written from it. It holds vocabulary, and no behaviour.
 
+pub mod component;
+
 /// The module name of these imports.
 pub const HOST_MODULE: &str = "wasmpool";
 

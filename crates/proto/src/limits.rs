@@ -237,9 +237,9 @@ pub const COMPILE_STEPPED_BACK_PART_MIN: u32 = 40;
 /// Default for `PoolBuilder::worker_memory_bytes_max`: writable memory of a whole worker process.
 pub const WORKER_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
-/// Least that it can be set to: a worker must be able to start. Four engines have room for tables of
+/// Least that it can be set to: a worker must be able to start. Five engines have room for tables of
 /// 128 MB each, which counts though nothing of it is touched.
-pub const WORKER_MEMORY_BYTES_MIN: u64 = 704 * 1024 * 1024;
+pub const WORKER_MEMORY_BYTES_MIN: u64 = 864 * 1024 * 1024;
 
 /// Timers that a worker makes: those of its alarm, and the watcher's.
 pub const WORKER_TIMERS: usize = 4;
@@ -389,6 +389,10 @@ pub const WASI_CALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most bytes of one `random_get`; beyond, the task traps. They are made in the worker's memory,
 /// outside of the task's limit. Wasmtime's own default is 64 MiB.
 pub const WASI_RANDOM_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Most resources of WASI 0.2 that one task may have at a time: descriptors, streams, what can be polled; beyond, the task
+/// traps. Something that can be polled counts twice. Each takes some hundred bytes of the worker's memory.
+pub const WASI_RESOURCES_MAX: usize = 16 * 1024;
 
 /// Most subscriptions of one `poll_oneoff`; beyond, it fails with `ENOMEM`. Each costs the worker
 /// several hundred bytes: within wasmtime's own limit of 1.6 million a task could have it allocate a GiB.

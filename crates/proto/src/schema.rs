@@ -5,8 +5,10 @@
 //! parent. A decoded [`TypeSchema`] can therefore be walked without fear of cycles or of a
 //! stack that runs out.
 
+mod builder;
 mod checks;
 mod guest;
+mod words;
 
 use std::fmt;
 
@@ -16,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{SCHEMA_DEPTH_MAX, SCHEMA_NAME_BYTES_MAX, SCHEMA_NAMES_BYTES_MAX, SCHEMA_NODES_MAX};
 use crate::text::Name;
 
+pub use builder::SchemaBuilder;
 pub use checks::check_distinct;
+pub use words::words;
 
 /// One type, as postcard puts it on the wire.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
@@ -26,7 +30,7 @@ pub struct TypeSchema {
 }
 
 /// Index of a node in its schema.
-type NodeId = u32;
+pub type NodeId = u32;
 
 /// A type's kind, and its children by index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]

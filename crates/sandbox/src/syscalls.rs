@@ -266,6 +266,11 @@ pub fn answered_enosys(profile: Profile) -> Vec<(&'static str, c_long)> {
         // WASI asks for these on its way around a kernel that refuses `openat2`.
         list.extend([("faccessat", libc::SYS_faccessat), ("faccessat2", libc::SYS_faccessat2)]);
     }
+    if profile != Profile::Compiler {
+        // The engine asks for a file to hold the image of a component's memory, and copies the data without one. What is in
+        // such a file no limit counts.
+        list.push(("memfd_create", libc::SYS_memfd_create));
+    }
     if profile.has_many_threads() {
         // The C library's malloc asks for the kernel's overcommit policy when it shrinks the heap
         // of a thread, and does without. (A worker has but one heap, see `one_heap`.)

@@ -52,7 +52,10 @@ pub(super) fn result(
     let limit = record.timeout.unwrap_or_default();
     let result = match how {
         Resolution::Completed => match received {
-            Some(received) => completion::read(received, &record.call.callee, &record.call.limits),
+            Some(received) => {
+                let call = &record.call;
+                completion::read(received, &call.callee, &call.limits, || call.error_schema())
+            }
             None => Err(TaskError::Abi { message: "the worker's answer is missing".into() }),
         },
         Resolution::Cancelled => Err(TaskError::Cancelled),

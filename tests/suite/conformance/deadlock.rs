@@ -164,7 +164,7 @@ in_both_modes! {
         let (pool, _, pid) = one(mode);
         let own = load(&pool, "faults").task::<String, ()>("own_error").expect("types agree");
         match error(&pool.submit(&own, "mine").expect("submits")) {
-            TaskError::Guest { message } => assert_eq!(message, "mine"),
+            TaskError::Guest { message, .. } => assert_eq!(message, "mine"),
             other => panic!("{other}"),
         }
         for (code, body) in [

@@ -41,7 +41,7 @@ in_both_modes! {
         let own = "(i64.or (i64.shl (i64.const 16) (i64.const 32)) (i64.const 21))";
         let task = |init| raw(&wat(&pool, &initialized_by(init)), "task");
         match error(&pool.submit_bytes(&task(own), "").expect("submits")) {
-            TaskError::Guest { message } => assert_eq!(message, "the table is missing"),
+            TaskError::Guest { message, .. } => assert_eq!(message, "the table is missing"),
             other => panic!("{other}"),
         }
         match error(&pool.submit_bytes(&task("unreachable"), "").expect("submits")) {

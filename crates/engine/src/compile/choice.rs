@@ -6,7 +6,7 @@
 use wasmparser::{BinaryReaderError, DataKind, Parser, Payload, TypeRef};
 
 use crate::config::{MEMORIES_PER_MODULE_MAX, MEMORY_BYTES, TABLES};
-use proto::description::MemoryKind;
+use proto::description::{MemoryKind, ModuleForm};
 use proto::imports::WASI_MODULE;
 
 /// The most bytes of data segments of a module with memories of the worker's own. These are copied into each fresh
@@ -31,7 +31,11 @@ pub(super) struct Choice {
 
 /// Chooses for a module whose shape was checked; anything else that is wrong with it is found when it is
 /// compiled.
-pub(super) fn choose(wasm: &[u8]) -> Choice {
+pub(super) fn choose(wasm: &[u8], form: ModuleForm) -> Choice {
+    if form == ModuleForm::Component {
+        // It has modules of its own, whose memories are counted when it is compiled.
+        return Choice { memories: MemoryKind::Pooled, count: 0 };
+    }
     match Parts::count(wasm) {
         Ok(parts) if parts.are_small() => Choice { memories: MemoryKind::Own, count: parts.memories },
         Ok(parts) => Choice { memories: MemoryKind::Pooled, count: parts.memories },
@@ -126,7 +130,7 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> MemoryKind {
-        choose(&wat::parse_str(format!("(module {text})")).expect("valid text")).memories
+        choose(&wat::parse_str(format!("(module {text})")).expect("valid text"), ModuleForm::Core).memories
     }
 
     fn data(kind: &str, bytes: usize) -> String {
@@ -168,6 +172,6 @@ mod tests {
         for text in texts {
             assert_eq!(of(&text), MemoryKind::Pooled, "{}", &text[..text.len().min(100)]);
         }
-        assert_eq!(choose(b"junk").memories, MemoryKind::Pooled);
+        assert_eq!(choose(b"junk", ModuleForm::Core).memories, MemoryKind::Pooled);
     }
 }

@@ -2,12 +2,13 @@
 
 use wasmparser::{FuncType, MemoryType, Parser, Payload, ValType};
 
+use super::component::ComponentOutline;
 use super::numbers;
 use super::outline::{self, Export, Import, Item, Outline};
 use crate::Provided;
 use proto::description::{
-    CodeKind, MemoryDescription, MemoryKind, ModuleDescription, ModuleKind, ModuleOutline, PROGRAM,
-    TaskDescription, UNNAMED_PROGRAM, WantedEntry,
+    CodeKind, MemoryDescription, MemoryKind, ModuleDescription, ModuleForm, ModuleKind, ModuleOutline,
+    PROGRAM, TaskDescription, UNNAMED_PROGRAM, WantedEntry, find_task,
 };
 use proto::guest::section;
 use proto::imports::WASI_MODULE;
@@ -22,6 +23,22 @@ const OLD_WASI_MODULE: &str = "wasi_unstable";
 const MARKER: &str = "wasmpool_abi_v1";
 const SECTION: &str = "wasmpool.tasks";
 
+/// The outline of a file, in either form.
+pub(super) enum Outlined {
+    Core(Outline),
+    Component(ComponentOutline),
+}
+
+impl Outlined {
+    /// Reads a file of this form; `None` if it is not valid up to its code.
+    pub(super) fn of(form: ModuleForm, wasm: &[u8]) -> Option<Outlined> {
+        match form {
+            ModuleForm::Component => ComponentOutline::of(wasm).map(Outlined::Component),
+            _ => Outline::of(wasm).map(Outlined::Core),
+        }
+    }
+}
+
 /// Checks from its outline that a module can be loaded and has the wanted task or command.
 ///
 /// # Errors
@@ -29,30 +46,51 @@ const SECTION: &str = "wasmpool.tasks";
 /// [`CompileError::NotACommand`].
 pub(super) fn loadable(
     provided: &Provided,
-    outline: &Outline,
+    outline: &Outlined,
     wasm: &[u8],
     entry: Option<&WantedEntry>,
 ) -> Result<(), CompileError> {
-    let unknown = unknown_imports(provided, outline);
+    let unknown = match outline {
+        Outlined::Core(outline) => unknown_imports(provided, outline),
+        Outlined::Component(component) => component.unknown_imports.clone(),
+    };
     if !unknown.is_empty() {
         return Err(CompileError::UnknownImports { imports: shortened(unknown) });
     }
-    let kind = kind(outline);
-    if kind == ModuleKind::Command && !has_unnamed_program(outline) {
-        keeps(outline, PROGRAM, &[], &[])?;
-    }
-    let tasks = tasks_of(kind, outline, wasm)?;
+    let (kind, tasks) = match outline {
+        Outlined::Core(outline) => {
+            let kind = kind(outline);
+            if kind == ModuleKind::Command && !has_unnamed_program(outline) {
+                keeps(outline, PROGRAM, &[], &[])?;
+            }
+            (kind, tasks_of(kind, outline, wasm)?)
+        }
+        Outlined::Component(component) => (component_kind(component), component_tasks(component)),
+    };
     let Some(WantedEntry { module, task }) = entry else { return Ok(()) };
     let module = module.clone();
-    let known = tasks.iter().map(|task| task.name.clone()).collect::<Vec<_>>();
+    let known = || tasks.iter().map(|task| task.name.clone()).collect::<Vec<_>>();
     match (kind, task) {
         (ModuleKind::Command, _) => Ok(()),
-        (_, None) if known.is_empty() => Err(CompileError::NotACommand { module, known }),
-        (_, Some(name)) if !known.contains(name) => {
-            Err(CompileError::UnknownTask { module, name: name.clone(), known })
+        (_, None) if tasks.is_empty() => Err(CompileError::NotACommand { module, known: known() }),
+        (_, Some(name)) if find_task(&tasks, name).is_none() => {
+            Err(CompileError::UnknownTask { module, name: name.clone(), known: known() })
         }
         _ => Ok(()),
     }
+}
+
+fn component_kind(component: &ComponentOutline) -> ModuleKind {
+    match (component.is_command(), component.tasks.is_empty()) {
+        (true, _) => ModuleKind::Command,
+        (false, false) => ModuleKind::Component,
+        (false, true) => ModuleKind::Library,
+    }
+}
+
+/// Returns the tasks of a component; a command has none.
+fn component_tasks(component: &ComponentOutline) -> Vec<TaskDescription> {
+    if component.is_command() { Vec::new() } else { component.tasks.clone() }
 }
 
 fn kind(outline: &Outline) -> ModuleKind {
@@ -84,9 +122,40 @@ fn tasks_of(kind: ModuleKind, outline: &Outline, wasm: &[u8]) -> Result<Vec<Task
 
 /// Describes a module that [`loadable`] has let through.
 pub(super) fn describe(
-    outline: &Outline,
+    outline: &Outlined,
     wasm: &[u8],
     artifact_bytes: u64,
+    code: CodeKind,
+    memory_kind: MemoryKind,
+) -> Result<ModuleDescription, CompileError> {
+    let mut description = match outline {
+        Outlined::Core(outline) => describe_core(outline, wasm, code, memory_kind)?,
+        Outlined::Component(component) => describe_component(component, code, memory_kind),
+    };
+    description.wasm_bytes = wasm.len() as u64;
+    description.machine_code_bytes = artifact_bytes;
+    Ok(description)
+}
+
+fn describe_component(
+    component: &ComponentOutline,
+    code: CodeKind,
+    memory_kind: MemoryKind,
+) -> ModuleDescription {
+    let mut description = ModuleDescription::empty(component_kind(component), code, memory_kind);
+    description.form = ModuleForm::Component;
+    description.tasks = component_tasks(component);
+    description.uncallable = component.uncallable.clone();
+    description.imports = component.imports.clone();
+    description.exports = component.exports.clone();
+    description.uses_wasi = component.uses_wasi;
+    description.has_start = component.has_start;
+    description
+}
+
+fn describe_core(
+    outline: &Outline,
+    wasm: &[u8],
     code: CodeKind,
     memory_kind: MemoryKind,
 ) -> Result<ModuleDescription, CompileError> {
@@ -102,17 +171,29 @@ pub(super) fn describe(
     description.has_initializer = kind == ModuleKind::Tasks && has_function("wasmpool_init");
     description.has_reactor_start = kind != ModuleKind::Command && has_function("_initialize");
     description.has_start = outline.has_start;
-    description.wasm_bytes = wasm.len() as u64;
-    description.machine_code_bytes = artifact_bytes;
     Ok(description)
 }
 
 /// Describes the outline of any module, even of one that cannot be loaded.
 pub(super) fn outlined(
     provided: &Provided,
-    outline: &Outline,
+    outline: &Outlined,
     wasm: &[u8],
 ) -> Result<ModuleOutline, CompileError> {
+    let outline = match outline {
+        Outlined::Core(outline) => outline,
+        Outlined::Component(component) => {
+            let mut described = ModuleOutline::empty(component_kind(component));
+            described.form = ModuleForm::Component;
+            described.tasks = component_tasks(component);
+            described.uncallable = component.uncallable.clone();
+            described.unknown_imports = component.unknown_imports.clone();
+            described.imports = component.imports.clone();
+            described.exports = component.exports.clone();
+            described.wasm_bytes = wasm.len() as u64;
+            return Ok(described);
+        }
+    };
     let kind = kind(outline);
     let mut described = ModuleOutline::empty(kind);
     described.tasks = tasks_of(kind, outline, wasm).unwrap_or_default();

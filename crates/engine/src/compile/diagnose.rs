@@ -2,6 +2,7 @@
 
 use wasmparser::{Validator, WasmFeatures};
 
+use proto::description::ModuleForm;
 use proto::limits::GUEST_TEXT_BYTES_MAX;
 use proto::limits::compile::{CompileLimit, CompileLimits};
 use proto::message::CompileError;
@@ -19,15 +20,16 @@ const NOT_OFFERED: [(WasmFeatures, &str); 8] = [
     (WasmFeatures::COMPACT_IMPORTS, "compact-imports"),
 ];
 
-/// Rejects what is not a core module before the compiler sees it.
-pub(super) fn shape(wasm: &[u8]) -> Result<(), CompileError> {
+/// Returns what form of module it is, and rejects what is none before the compiler sees it.
+pub(super) fn form(wasm: &[u8]) -> Result<ModuleForm, CompileError> {
     let invalid = |message: &str| Err(CompileError::Invalid { message: message.into() });
     match wasm {
         [] => invalid("the file is empty"),
-        [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(()),
+        [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(ModuleForm::Core),
+        [b'\0', b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(ModuleForm::Component),
         [b'\0', b'a', b's', b'm', _, 0, 1, 0, ..] => Err(CompileError::Unsupported {
-            feature: "the component model".into(),
-            message: "it is a component, not a core module".into(),
+            feature: "a component of another version of the component model".into(),
+            message: "componentize it anew, with current tools".into(),
         }),
         [b'\0', b'a', b's', b'm', ..] if wasm.len() < 8 => invalid("it is cut off after its magic number"),
         [b'\0', b'a', b's', b'm', ..] => invalid("it is of an unknown version of WebAssembly"),
@@ -43,7 +45,7 @@ pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimi
     if let Some(error) = out_of_memory(error, limits) {
         return error;
     }
-    let message = truncated(&format!("{error:#}"), GUEST_TEXT_BYTES_MAX / 2);
+    let message = words(error);
     let validates = |features| Validator::new_with_features(features).validate_all(wasm).is_ok();
     let offered = NOT_OFFERED.iter().fold(WasmFeatures::all(), |all, (feature, _)| all - *feature);
     if !validates(WasmFeatures::all()) {
@@ -60,6 +62,11 @@ pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimi
         .collect();
     let feature = if needed.is_empty() { "a newer proposal".into() } else { needed.join(" and ") };
     CompileError::Unsupported { feature, message }
+}
+
+/// The engine's words, bounded.
+pub(super) fn words(error: &wasmtime::Error) -> String {
+    truncated(&format!("{error:#}"), GUEST_TEXT_BYTES_MAX / 2)
 }
 
 /// It compiles, but no instance of it fits the worker's pool.

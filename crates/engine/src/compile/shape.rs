@@ -5,8 +5,8 @@
 //! very bytes; here it is only counted. The first bound that is exceeded ends the pass.
 
 use wasmparser::{
-    BinaryReaderError, BlockType, CompositeInnerType, ElementItems, ElementSectionReader, FunctionBody,
-    ImportSectionReader, Operator, Parser, Payload, TypeRef, TypeSectionReader,
+    BinaryReaderError, BlockType, CompositeInnerType, ElementItems, ElementSectionReader, Encoding,
+    FunctionBody, ImportSectionReader, Operator, Parser, Payload, TypeRef, TypeSectionReader,
 };
 
 use proto::limits::GUEST_TEXT_BYTES_MAX;
@@ -48,6 +48,8 @@ struct Shape<'a> {
     globals: u64,
     element_items: u64,
     branch_targets: u64,
+    /// Types of a component itself, of all its sections and of the components in it.
+    component_types: u64,
 }
 
 /// Holds how many values a block of each function type takes and leaves, in two bytes a type, of which there are
@@ -84,7 +86,14 @@ impl<'a> Shape<'a> {
             globals: 0,
             element_items: 0,
             branch_targets: 0,
+            component_types: 0,
         }
+    }
+
+    /// Begins to count a module of a component: most bounds are those of one module.
+    fn begin_module(&mut self) {
+        let Shape { limits, branch_targets, component_types, .. } = *self;
+        *self = Shape { branch_targets, component_types, ..Shape::new(limits) };
     }
 
     fn module(mut self, wasm: &[u8]) -> Result<(), Stop> {
@@ -98,6 +107,14 @@ impl<'a> Shape<'a> {
     fn section(&mut self, payload: Payload<'_>) -> Result<(), Stop> {
         use CompileLimit as Kind;
         match payload {
+            Payload::Version { encoding: Encoding::Module, .. } => {
+                self.begin_module();
+                Ok(())
+            }
+            Payload::ComponentTypeSection(section) => {
+                self.component_types(section.count(), section.range().start)
+            }
+            Payload::CoreTypeSection(section) => self.component_types(section.count(), section.range().start),
             Payload::TypeSection(types) => self.types(types),
             Payload::ImportSection(imports) => self.imports(imports),
             Payload::FunctionSection(section) => {
@@ -141,6 +158,11 @@ impl<'a> Shape<'a> {
             }
         }
         Ok(())
+    }
+
+    fn component_types(&mut self, count: u32, at: usize) -> Result<(), Stop> {
+        self.component_types += u64::from(count);
+        self.hold(CompileLimit::Types, self.component_types, None, at)
     }
 
     fn imports(&mut self, imports: ImportSectionReader<'_>) -> Result<(), Stop> {

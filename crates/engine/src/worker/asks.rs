@@ -86,14 +86,31 @@ struct Stdin {
 }
 
 /// This is what the worker knows of the next read.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Known {
     Nothing,
     /// The host was asked whether there is something, and has not replied yet.
     Asked,
+    /// A read that does not wait has asked the host for bytes, which has not replied yet.
+    Reading,
     /// A read would return at once.
     Ready,
+    /// The host has replied to a read that did not wait.
+    Arrived(bytes::Bytes),
+    Failed {
+        os_error: Option<i32>,
+    },
     End,
+}
+
+impl Known {
+    fn of(reply: Reply) -> Known {
+        match reply {
+            Reply::Bytes(bytes) => Known::Arrived(bytes.0.into()),
+            Reply::Failed { os_error } => Known::Failed { os_error },
+            Reply::End => Known::End,
+        }
+    }
 }
 
 impl Stdin {
@@ -122,30 +139,63 @@ impl Stdin {
             let reply = self.asker.watcher.replies.wait().await;
             self.known = if reply == Reply::End { Known::End } else { Known::Ready };
         }
+        if self.known == Known::Reading {
+            self.known = Known::of(self.asker.watcher.replies.wait().await);
+        }
         Ok(())
     }
 
     async fn read(&mut self, size: usize) -> StreamResult<bytes::Bytes> {
         let gone = |error: io::Error| StreamError::Trap(error.into());
-        if self.known == Known::Asked {
+        if matches!(self.known, Known::Asked | Known::Reading) {
             self.ready().await.map_err(gone)?;
         }
         // A read of zero bytes asks for nothing.
-        if self.known == Known::End || size == 0 {
+        if size == 0 {
             return Err(StreamError::Closed);
         }
-        self.known = Known::Nothing;
-        self.ask(size.min(ASK_BYTES_MAX)).map_err(gone)?;
-        match self.asker.watcher.replies.wait().await {
-            Reply::Bytes(bytes) => Ok(bytes.0.into()),
-            Reply::End => {
-                self.known = Known::End;
-                Err(StreamError::Closed)
+        if matches!(self.known, Known::Nothing | Known::Ready) {
+            self.ask(size.min(ASK_BYTES_MAX)).map_err(gone)?;
+            self.known = Known::of(self.asker.watcher.replies.wait().await);
+        }
+        self.take(size)
+    }
+
+    /// Reads what is there, and nothing if the host has to be asked for it: it is asked then.
+    fn read_at_once(&mut self, size: usize) -> StreamResult<bytes::Bytes> {
+        let gone = |error: io::Error| StreamError::Trap(error.into());
+        if size == 0 {
+            return Ok(bytes::Bytes::new());
+        }
+        if matches!(self.known, Known::Nothing | Known::Ready) {
+            self.ask(size.min(ASK_BYTES_MAX)).map_err(gone)?;
+            self.known = Known::Reading;
+        }
+        if self.known == Known::Reading
+            && let Some(reply) = self.asker.watcher.replies.take()
+        {
+            self.known = Known::of(reply);
+        }
+        self.take(size)
+    }
+
+    /// Takes what has arrived, up to so many bytes.
+    fn take(&mut self, size: usize) -> StreamResult<bytes::Bytes> {
+        match &mut self.known {
+            Known::Arrived(bytes) => {
+                let taken = bytes.split_to(size.min(bytes.len()));
+                if bytes.is_empty() {
+                    self.known = Known::Nothing;
+                }
+                Ok(taken)
             }
-            Reply::Failed { os_error } => {
+            Known::Failed { os_error } => {
                 let error = os_error.map_or(io::ErrorKind::Other.into(), io::Error::from_raw_os_error);
+                self.known = Known::Nothing;
                 Err(StreamError::LastOperationFailed(error.into()))
             }
+            Known::End => Err(StreamError::Closed),
+            Known::Nothing | Known::Asked | Known::Reading | Known::Ready => Ok(bytes::Bytes::new()),
         }
     }
 }
@@ -188,9 +238,12 @@ impl StdinStream for AskedStdin {
 
 #[wasmtime_wasi::async_trait]
 impl InputStream for AskedStdin {
-    fn read(&mut self, _: usize) -> StreamResult<bytes::Bytes> {
-        // Only a read that may wait can ask the host, and WASI preview 1 uses no other.
-        Ok(bytes::Bytes::new())
+    fn read(&mut self, size: usize) -> StreamResult<bytes::Bytes> {
+        match self.0.try_lock() {
+            Ok(mut stdin) => stdin.read_at_once(size),
+            // Somebody waits for it, so there is nothing yet.
+            Err(_) => Ok(bytes::Bytes::new()),
+        }
     }
 
     async fn blocking_read(&mut self, size: usize) -> StreamResult<bytes::Bytes> {

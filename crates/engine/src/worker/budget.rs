@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use wasmtime::{ResourceLimiter, Result};
 
+use crate::config::CORE_INSTANCES_MAX;
 use proto::limits::TABLE_ELEMENTS_MAX;
 use proto::safepoints::POLLING_PAGE_BYTES;
 use proto::task::{Refusal, RefusalKind, Refusals};
@@ -90,9 +91,10 @@ impl ResourceLimiter for Budget {
         Ok(self.grow(desired.saturating_sub(current) as u64))
     }
 
-    // A task is one instance; what a module may define is the worker's room (`config.rs`).
+    // A task is one instance of a module, or one component with its modules; what these may define is the worker's room
+    // (`config.rs`).
     fn instances(&self) -> usize {
-        1
+        CORE_INSTANCES_MAX as usize
     }
 
     /// Granted here, and then refused by the system: the process is at its own limit.

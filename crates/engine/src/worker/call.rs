@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use wasmtime::{Instance, Memory, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
 
+use super::component::{self, BoundComponent};
 use super::instance::Outputs;
 use super::linker::TaskState;
-use super::loaded::Loaded;
+use super::loaded::{CoreProgram, Loaded, Program};
 use super::numbers;
 use super::watcher::WatcherState;
 use proto::guest::abi::read_envelope;
@@ -39,6 +40,12 @@ impl CallResult {
 /// A task, as it is called: a pointer and a length in, an envelope out.
 type TaskFunction = TypedFunc<(u32, u32), i64>;
 
+/// What a module was instantiated as, by its form.
+pub(super) enum Bound {
+    Core(BoundInstance),
+    Component(BoundComponent),
+}
+
 /// An instance, and what has been looked up in it: another task need not look again.
 pub(super) struct BoundInstance {
     instance: Instance,
@@ -51,9 +58,9 @@ pub(super) struct BoundInstance {
 }
 
 impl BoundInstance {
-    pub(super) fn new(instance: Instance, store: &mut Store<TaskState>, loaded: &Loaded) -> Self {
+    pub(super) fn new(instance: Instance, store: &mut Store<TaskState>, program: &CoreProgram) -> Self {
         // A memory never moves: neither those of the worker's own nor those of the engine's pool.
-        let polling_page = loaded.polling_page.as_ref().and_then(|(export, offset)| {
+        let polling_page = program.polling_page.as_ref().and_then(|(export, offset)| {
             let memory = instance.get_module_export(&mut *store, export)?.into_memory()?;
             Some(memory.data_ptr(&*store).expose_provenance() + usize::try_from(*offset).ok()?)
         });
@@ -62,17 +69,22 @@ impl BoundInstance {
 
     /// Looks up what the next task will need, if it is the same as the last one. The task is told of what is
     /// missing.
-    pub(super) fn resolve_exports(&mut self, store: &mut Store<TaskState>, loaded: &Loaded, task: usize) {
-        let _ = self.memory(store, loaded);
-        let _ = self.alloc(store, loaded);
-        let _ = self.task(store, loaded, task);
+    pub(super) fn resolve_exports(
+        &mut self,
+        store: &mut Store<TaskState>,
+        program: &CoreProgram,
+        task: usize,
+    ) {
+        let _ = self.memory(store, program);
+        let _ = self.alloc(store, program);
+        let _ = self.task(store, program, task);
     }
 
-    fn memory(&mut self, store: &mut Store<TaskState>, loaded: &Loaded) -> wasmtime::Result<Memory> {
+    fn memory(&mut self, store: &mut Store<TaskState>, program: &CoreProgram) -> wasmtime::Result<Memory> {
         if let Some(memory) = self.memory {
             return Ok(memory);
         }
-        let memory = loaded
+        let memory = program
             .memory
             .as_ref()
             .and_then(|export| self.instance.get_module_export(&mut *store, export))
@@ -84,10 +96,10 @@ impl BoundInstance {
     fn alloc(
         &mut self,
         store: &mut Store<TaskState>,
-        loaded: &Loaded,
+        program: &CoreProgram,
     ) -> wasmtime::Result<&TypedFunc<(u32,), u32>> {
         if self.alloc.is_none() {
-            self.alloc = Some(function(store, &self.instance, loaded.alloc.as_ref())?);
+            self.alloc = Some(function(store, &self.instance, program.alloc.as_ref())?);
         }
         self.alloc.as_ref().ok_or_else(missing)
     }
@@ -95,11 +107,11 @@ impl BoundInstance {
     fn task(
         &mut self,
         store: &mut Store<TaskState>,
-        loaded: &Loaded,
+        program: &CoreProgram,
         index: usize,
     ) -> wasmtime::Result<&TaskFunction> {
         if self.task.as_ref().is_none_or(|(last, _)| *last != index) {
-            let export = loaded.tasks.get(index).and_then(Option::as_ref);
+            let export = program.tasks.get(index).and_then(Option::as_ref);
             self.task = Some((index, function(store, &self.instance, export)?));
         }
         self.task.as_ref().map(|(_, task)| task).ok_or_else(missing)
@@ -127,56 +139,77 @@ pub(super) fn payload_bytes<'a>(payload: &'a CallPayload, store: &'a Store<TaskS
 pub(super) async fn execute<const FIBER: bool>(
     store: &mut Store<TaskState>,
     loaded: &Loaded,
-    bound: &mut Option<BoundInstance>,
+    bound: &mut Option<Bound>,
     is_fresh: bool,
     call: &mut CallContext<'_>,
     watcher: &WatcherState,
 ) -> wasmtime::Result<CallResult> {
-    if lend(store, watcher, bound.as_ref().and_then(|bound| bound.polling_page)) {
-        return Ok(CallResult::of(RunEnd::Interrupted));
-    }
-    let bound = match bound {
-        Some(bound) => bound,
-        None if FIBER => {
-            let instance = Box::pin(loaded.instance.instantiate_async(&mut *store)).await?;
-            bound.insert(BoundInstance::new(instance, store, loaded))
-        }
-        None => {
-            let instance = loaded.instance.instantiate(&mut *store)?;
-            bound.insert(BoundInstance::new(instance, store, loaded))
+    let program = match &loaded.program {
+        Program::Core(program) => program,
+        Program::Component(program) => {
+            return component::execute::<FIBER>(store, program, bound, call).await;
         }
     };
+    let polling_page = match bound {
+        Some(Bound::Core(bound)) => bound.polling_page,
+        _ => None,
+    };
+    if lend(store, watcher, polling_page) {
+        return Ok(CallResult::of(RunEnd::Interrupted));
+    }
+    if bound.is_none() {
+        let instance = match FIBER {
+            true => Box::pin(program.instance.instantiate_async(&mut *store)).await?,
+            false => program.instance.instantiate(&mut *store)?,
+        };
+        *bound = Some(Bound::Core(BoundInstance::new(instance, store, program)));
+    }
+    // What is bound to a module is a module's.
+    let Some(Bound::Core(bound)) = bound else { return Err(missing()) };
+    execute_in::<FIBER>(store, loaded, program, bound, is_fresh, call, watcher).await
+}
+
+/// Initializes what is fresh, and calls.
+async fn execute_in<const FIBER: bool>(
+    store: &mut Store<TaskState>,
+    loaded: &Loaded,
+    program: &CoreProgram,
+    bound: &mut BoundInstance,
+    is_fresh: bool,
+    call: &mut CallContext<'_>,
+    watcher: &WatcherState,
+) -> wasmtime::Result<CallResult> {
     let instance = bound.instance;
     if bound.polling_page.is_some() && lend(store, watcher, bound.polling_page) {
         return Ok(CallResult::of(RunEnd::Interrupted));
     }
-    if is_fresh && loaded.module_start.is_some() {
-        let start = function(store, &instance, loaded.module_start.as_ref())?;
+    if is_fresh && program.module_start.is_some() {
+        let start = function(store, &instance, program.module_start.as_ref())?;
         invoke::<FIBER, (), ()>(store, &start, ()).await?;
     }
     let index = match call.callee {
         Callee::Command { .. } => {
-            let start = function(store, &instance, loaded.start.as_ref())?;
+            let start = function(store, &instance, program.start.as_ref())?;
             invoke::<FIBER, (), ()>(store, &start, ()).await?;
             return Ok(CallResult::of(RunEnd::Exited { code: 0 }));
         }
         Callee::Task(index) => index.0 as usize,
     };
-    if is_fresh && loaded.reactor_start.is_some() {
-        let start = function(store, &instance, loaded.reactor_start.as_ref())?;
+    if is_fresh && program.reactor_start.is_some() {
+        let start = function(store, &instance, program.reactor_start.as_ref())?;
         invoke::<FIBER, (), ()>(store, &start, ()).await?;
     }
     let output_bytes_max = call.limits.output_bytes_max;
-    if is_fresh && loaded.initializer.is_some() {
-        let initializer = function(store, &instance, loaded.initializer.as_ref())?;
+    if is_fresh && program.initializer.is_some() {
+        let initializer = function(store, &instance, program.initializer.as_ref())?;
         let packed = invoke::<FIBER, (u32, u32), i64>(store, &initializer, (0, 0)).await?;
-        let (end, payload) = envelope(store, bound, loaded, packed, output_bytes_max)?;
+        let (end, payload) = envelope(store, bound, program, packed, output_bytes_max)?;
         if end != RunEnd::Ok {
             return Ok(CallResult { payload, ..CallResult::of(end) });
         }
     }
     if loaded.takes_numbers(index) {
-        let export = loaded.tasks.get(index).and_then(Option::as_ref);
+        let export = program.tasks.get(index).and_then(Option::as_ref);
         let function = export.and_then(|export| instance.get_module_export(&mut *store, export));
         let function = function.and_then(|export| export.into_func()).ok_or_else(missing)?;
         return numbers::call::<FIBER>(store, function, call.input, output_bytes_max).await;
@@ -186,16 +219,16 @@ pub(super) async fn execute<const FIBER: bool>(
         let payload = CallPayload::Owned(message.into_bytes());
         return Ok(CallResult { payload, ..CallResult::of(RunEnd::InputDecode) });
     };
-    let alloc = bound.alloc(store, loaded)?;
+    let alloc = bound.alloc(store, program)?;
     let refused_before = store.data().budget.refusals();
     let pointer = invoke::<FIBER, (u32,), u32>(store, alloc, (len,)).await?;
-    let memory = bound.memory(store, loaded)?;
+    let memory = bound.memory(store, program)?;
     if let Some(refused) = write_input(store, memory, pointer, call.input, refused_before)? {
         return Ok(CallResult::of(refused));
     }
-    let task = bound.task(store, loaded, index)?;
+    let task = bound.task(store, program, index)?;
     let packed = invoke::<FIBER, (u32, u32), i64>(store, task, (pointer, len)).await?;
-    let (end, payload) = envelope(store, bound, loaded, packed, output_bytes_max)?;
+    let (end, payload) = envelope(store, bound, program, packed, output_bytes_max)?;
     Ok(CallResult { payload, ..CallResult::of(end) })
 }
 
@@ -272,11 +305,11 @@ fn write_input(
 fn envelope(
     store: &mut Store<TaskState>,
     bound: &mut BoundInstance,
-    loaded: &Loaded,
+    program: &CoreProgram,
     packed: i64,
     output_bytes_max: u64,
 ) -> wasmtime::Result<(RunEnd, CallPayload)> {
-    let memory = bound.memory(store, loaded)?;
+    let memory = bound.memory(store, program)?;
     let (end, range) = read_envelope(memory.data(&*store), packed, output_bytes_max);
     Ok((end, CallPayload::Guest(memory, range)))
 }

@@ -99,19 +99,27 @@ impl HostMonotonicClock for Coarse {
 
 /// Time that passes by being read: both clocks of a deterministic task. Clones are the same clock.
 #[derive(Debug, Clone)]
-pub(super) struct VirtualTime(Arc<AtomicU64>);
+pub(super) struct VirtualTime(Arc<Moments>);
+
+#[derive(Debug)]
+struct Moments {
+    now: AtomicU64,
+    /// The first of the moments that are waited for together.
+    awaited: AtomicU64,
+}
 
 impl Default for VirtualTime {
     /// It begins with one step, as the other clocks do: a clock never says 0.
     fn default() -> Self {
-        VirtualTime(Arc::new(AtomicU64::new(VIRTUAL_TIME_STEP.as_nanos() as u64)))
+        let now = AtomicU64::new(VIRTUAL_TIME_STEP.as_nanos() as u64);
+        VirtualTime(Arc::new(Moments { now, awaited: AtomicU64::new(u64::MAX) }))
     }
 }
 
 impl VirtualTime {
     /// Returns the nanoseconds since the task began, plus one step. Each reading moves the clock by one step.
     fn read(&self) -> u64 {
-        let now = self.0.load(Ordering::Relaxed);
+        let now = self.now();
         self.advance_to(now.saturating_add(VIRTUAL_TIME_STEP.as_nanos() as u64));
         now
     }
@@ -119,12 +127,39 @@ impl VirtualTime {
     /// Sets the clock forward; at the end of time it stays where it is.
     pub(super) fn sleep(&self, duration: Duration) {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.advance_to(self.0.load(Ordering::Relaxed).saturating_add(nanoseconds));
+        self.advance_to(self.now().saturating_add(nanoseconds));
+    }
+
+    /// Returns the nanoseconds since the task began, plus one step, and does not move the clock.
+    pub(super) fn now(&self) -> u64 {
+        self.0.now.load(Ordering::Relaxed)
+    }
+
+    /// Says that a moment is waited for, perhaps beside others.
+    pub(super) fn awaits(&self, at: u64) {
+        let before = self.0.awaited.load(Ordering::Relaxed);
+        // One that has come is waited for no longer.
+        let first = if before <= self.now() { at } else { before.min(at) };
+        self.0.awaited.store(first, Ordering::Relaxed);
+    }
+
+    /// Returns whether a moment is in the past. One beyond the end of time has come at the end.
+    pub(super) fn has_come(&self, at: u64) -> bool {
+        at.min(VIRTUAL_TIME_MAX) <= self.now()
+    }
+
+    /// Sets the clock forward to this moment if it is the first of those that are waited for, and says whether it is.
+    pub(super) fn comes_next(&self, at: u64) -> bool {
+        let is_first = self.0.awaited.load(Ordering::Relaxed) >= at;
+        if is_first {
+            self.advance_to(at);
+        }
+        is_first
     }
 
     fn advance_to(&self, time: u64) {
         // Only one thread runs the task, so no read-modify-write is needed.
-        self.0.store(time.min(VIRTUAL_TIME_MAX), Ordering::Relaxed);
+        self.0.now.store(time.min(VIRTUAL_TIME_MAX), Ordering::Relaxed);
     }
 }
 

@@ -15,15 +15,16 @@ use wasmtime::{Store, UpdateDeadline};
 
 use super::asks::Asker;
 use super::budget::Budget;
-use super::call::{BoundInstance, CallContext, CallPayload, CallResult, execute, payload_bytes};
+use super::call::{Bound, BoundInstance, CallContext, CallPayload, CallResult, execute, payload_bytes};
 use super::cpu::CpuClock;
 use super::linker::TaskState;
-use super::loaded::{Loaded, Modules};
+use super::loaded::{Loaded, Modules, Program};
 use super::run_end;
 use super::stdio::GuestOutput;
 use super::task_log::TaskLog;
 use super::wasi::{self, TaskDir, WasiContext};
 use super::watcher::WatcherState;
+use proto::description::ModuleForm;
 use proto::inbox::Input;
 use proto::limits::WASI_CALL_BYTES_MAX;
 use proto::limits::task::TaskLimits;
@@ -52,7 +53,7 @@ pub(super) struct Runner {
 struct WarmInstance {
     module: ModuleId,
     store: Store<TaskState>,
-    bound: Option<BoundInstance>,
+    bound: Option<Bound>,
     /// Tasks that have run in it: 0 if it was prepared.
     served: u32,
 }
@@ -169,11 +170,16 @@ impl Runner {
         }
         let Ok(mut store) = self.store(loaded) else { return };
         // An error here is left to the task, which meets it again and reports it.
-        if let Ok(instance) = loaded.instance.instantiate(&mut store) {
-            let mut bound = BoundInstance::new(instance, &mut store, loaded);
-            bound.resolve_exports(&mut store, loaded, self.last_task);
-            self.warm =
-                Some(Box::new(WarmInstance { module: *module, store, bound: Some(bound), served: 0 }));
+        let bound = match &loaded.program {
+            Program::Core(program) => program.instance.instantiate(&mut store).ok().map(|instance| {
+                let mut bound = BoundInstance::new(instance, &mut store, program);
+                bound.resolve_exports(&mut store, program, self.last_task);
+                Bound::Core(bound)
+            }),
+            Program::Component(program) => program.prepare(&mut store, self.last_task).map(Bound::Component),
+        };
+        if bound.is_some() {
+            self.warm = Some(Box::new(WarmInstance { module: *module, store, bound, served: 0 }));
         }
     }
 
@@ -219,7 +225,7 @@ impl Runner {
         state.shares = shares;
         let mut call = CallContext { callee, limits, input, output: Outputs::none() };
         if loaded.description.uses_wasi
-            && let Err(end) = self.give_wasi(state, message, &mut call)
+            && let Err(end) = self.give_wasi(loaded.description.form, state, message, &mut call)
         {
             return self.answer_unrun(end, call.input, answer);
         }
@@ -262,6 +268,7 @@ impl Runner {
     /// Gives a store what a guest that imports WASI needs, and the call its outputs.
     fn give_wasi(
         &self,
+        form: ModuleForm,
         state: &mut TaskState,
         message: &RunMessage,
         call: &mut CallContext<'_>,
@@ -274,7 +281,7 @@ impl Runner {
             to_host: self.to_host.clone(),
         };
         let WasiContext { wasi, clock, stdin } =
-            wasi::context(call.callee, call.limits, call.input, &call.output, &self.dirs, asker)?;
+            wasi::context(form, call.callee, call.limits, call.input, &call.output, &self.dirs, asker)?;
         state.wasi = Some(wasi);
         state.clock = clock;
         state.stdin = stdin;
@@ -314,12 +321,12 @@ impl Runner {
 
     /// A store that is not any task's yet.
     fn store(&self, loaded: &Loaded) -> wasmtime::Result<Store<TaskState>> {
-        let engine = loaded.instance.module().engine();
+        let engine = loaded.engine();
         let budget = Budget::new(u64::MAX, self.clock.began());
         let mut store = Store::new(engine, TaskState::new(budget, self.task_log.clone()));
         store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
         store.limiter(|state| &mut state.budget);
-        if loaded.description.metered {
+        if loaded.looks_at_epoch() {
             self.watch_epoch(&mut store);
         }
         Ok(store)

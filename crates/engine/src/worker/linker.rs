@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use wasmtime::{Caller, Engine, Extern, Linker, Result, Store};
-use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::asks::AskedStdin;
 use super::budget::Budget;
 use super::clocks::Clock;
 use super::shares::{self, Mapping};
 use super::task_log::TaskLog;
+use super::wasi::Wasi;
 use super::{exit, links, open, poll};
 use crate::Provided;
+use proto::description::ModuleForm;
 use proto::imports::{HOST_MODULE, HostFunction};
 use proto::limits::task::TaskLimits;
 use proto::limits::{GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
@@ -28,7 +30,7 @@ pub(super) struct TaskState {
     pub(super) limits: TaskLimits,
     pub(super) budget: Budget,
     pub(super) task_log: TaskLog,
-    pub(super) wasi: Option<WasiP1Ctx>,
+    pub(super) wasi: Option<Wasi>,
     pub(super) clock: Clock,
     /// The stdin of a command that reads it by asking the host.
     pub(super) stdin: Option<AskedStdin>,
@@ -66,13 +68,33 @@ impl TaskState {
     }
 
     /// Makes a state for a store in which nothing runs.
-    fn for_linking() -> Self {
+    pub(super) fn for_linking() -> Self {
         TaskState::new(Budget::new(0, Instant::now()), TaskLog::nowhere())
     }
 
     pub(super) fn wasi(&mut self) -> &mut WasiP1Ctx {
         // The context is set for every module that imports WASI; the empty one grants nothing.
-        self.wasi.get_or_insert_with(|| WasiCtxBuilder::new().build_p1())
+        if !matches!(self.wasi, Some(Wasi::Preview1(_))) {
+            self.wasi = None;
+        }
+        let empty = || Wasi::build(WasiCtxBuilder::new(), ModuleForm::Core);
+        match self.wasi.get_or_insert_with(empty) {
+            Wasi::Preview1(wasi) => wasi,
+            Wasi::Preview2 { .. } => unreachable!("it was made for a module, a line above"),
+        }
+    }
+}
+
+impl WasiView for TaskState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        if !matches!(self.wasi, Some(Wasi::Preview2 { .. })) {
+            self.wasi = None;
+        }
+        let empty = || Wasi::build(WasiCtxBuilder::new(), ModuleForm::Component);
+        match self.wasi.get_or_insert_with(empty) {
+            Wasi::Preview2 { context, table } => WasiCtxView { ctx: context, table },
+            Wasi::Preview1(_) => unreachable!("it was made for a component, a line above"),
+        }
     }
 }
 

@@ -71,7 +71,7 @@ pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
 }
 
 /// Returns whether a link to this target could lead less deep than its own name stands, wherever that is.
-fn leads_out(target: &[u8]) -> bool {
+pub(super) fn leads_out(target: &[u8]) -> bool {
     let mut parts = target.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
     let names_nothing = parts.clone().next().is_none();
     target.starts_with(b"/") || names_nothing || parts.any(|part| part == b"..")

@@ -5,19 +5,22 @@ use std::fs::File;
 use std::mem;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Instant;
 
+use wasmtime::component::Component;
 use wasmtime::{Engine, ExternType, InstancePre, Module, ModuleExport};
 
+use super::component::ComponentProgram;
 use super::linker::{self, TaskState};
 use super::memories::Memories;
 use super::run_end;
 use super::watcher::WatcherState;
-use crate::config;
+use crate::config::{self, EngineKind};
 use proto::artifact::{self, Described};
 use proto::description::{
-    CallingConvention, CodeKind, MemoryKind, ModuleDescription, PROGRAM, UNNAMED_PROGRAM,
+    CallingConvention, CodeKind, MemoryKind, ModuleDescription, ModuleForm, PROGRAM, UNNAMED_PROGRAM,
 };
 use proto::message::ModuleId;
 use proto::safepoints::Safepoints;
@@ -25,8 +28,22 @@ use proto::trap::Frame;
 
 /// A module ready to be instantiated, with every lookup by name done.
 pub(super) struct Loaded {
-    pub(super) instance: InstancePre<TaskState>,
+    pub(super) program: Program,
     pub(super) description: ModuleDescription,
+    /// The machine code of the module's functions lies here; that of a component's functions is not told.
+    code: Range<usize>,
+    safepoints: Option<Safepoints>,
+}
+
+/// What is instantiated and called, by the form of the module.
+pub(super) enum Program {
+    Core(Box<CoreProgram>),
+    Component(ComponentProgram),
+}
+
+/// A module of WebAssembly, and what is called in it.
+pub(super) struct CoreProgram {
+    pub(super) instance: InstancePre<TaskState>,
     pub(super) memory: Option<ModuleExport>,
     pub(super) alloc: Option<ModuleExport>,
     pub(super) start: Option<ModuleExport>,
@@ -39,12 +56,22 @@ pub(super) struct Loaded {
     pub(super) polling_page: Option<(ModuleExport, u64)>,
     /// The function that the module names as its start, where the engine does not call it.
     pub(super) module_start: Option<ModuleExport>,
-    /// The machine code of the module's functions lies here.
-    code: Range<usize>,
-    safepoints: Option<Safepoints>,
 }
 
 impl Loaded {
+    /// Returns the engine that it was compiled for.
+    pub(super) fn engine(&self) -> &Engine {
+        match &self.program {
+            Program::Core(program) => program.instance.module().engine(),
+            Program::Component(program) => program.engine(),
+        }
+    }
+
+    /// Returns whether its code looks at the engine's epoch.
+    pub(super) fn looks_at_epoch(&self) -> bool {
+        self.description.metered || matches!(self.program, Program::Component(_))
+    }
+
     /// Returns where the machine code of the module's functions lies.
     pub(super) fn code(&self) -> Range<usize> {
         self.code.clone()
@@ -64,7 +91,9 @@ impl Loaded {
     /// Returns the frames of a stack: the first address is that of an instruction, and the others are those behind
     /// calls. Addresses that are in no function of the module's are left out.
     pub(super) fn frames_at(&self, addresses: &[usize]) -> Vec<Frame> {
-        let module = self.instance.module();
+        // Nothing of a component's code is found here.
+        let Program::Core(program) = &self.program else { return Vec::new() };
+        let module = program.instance.module();
         let inside = |(index, address): (usize, &usize)| {
             address.checked_sub(self.code.start)?.checked_sub(usize::from(index > 0))
         };
@@ -117,7 +146,7 @@ pub(super) enum Arrived {
 /// a sealed sandbox does not allow.
 pub(super) struct Modules {
     watcher: Arc<WatcherState>,
-    engines: HashMap<(CodeKind, MemoryKind), Engine>,
+    engines: HashMap<EngineKind, Engine>,
 }
 
 impl Modules {
@@ -127,15 +156,12 @@ impl Modules {
         own: &Arc<Memories>,
     ) -> wasmtime::Result<Modules> {
         let mut engines = HashMap::new();
-        for (code, memories) in
-            CodeKind::ALL.iter().flat_map(|code| MemoryKind::ALL.map(|kind| (*code, kind)))
-        {
-            let mut config = config::engine_config(code, memories, running)?;
-            if memories == MemoryKind::Own {
+        for kind in EngineKind::ALL {
+            let mut config = config::engine_config(kind, running)?;
+            if kind.memories() == MemoryKind::Own {
                 config.with_host_memory(own.clone());
             }
-            let engine = Engine::new(&config)?;
-            engines.insert((code, memories), engine);
+            engines.insert(kind, Engine::new(&config)?);
         }
         watcher.set_engines(engines.values().cloned().collect());
         Ok(Modules { watcher, engines })
@@ -159,7 +185,7 @@ impl Modules {
             Ok(loaded) => {
                 let module = id.0;
                 let took_us = began.elapsed().as_micros() as u64;
-                let tasks = loaded.tasks.len();
+                let tasks = loaded.description.tasks.len();
                 let memories = loaded.description.memory_kind;
                 tracing::debug!(module, took_us, tasks, ?memories, "a module is mapped");
             }
@@ -174,14 +200,15 @@ impl Modules {
 
     fn load(&self, files: ModuleFiles) -> Result<Loaded, String> {
         let described = artifact::read(&File::from(files.description)).ok_or("its description is damaged")?;
-        let kind = (files.code, described.description.memory_kind);
+        let ModuleDescription { form, memory_kind, .. } = described.description;
+        let kind = EngineKind::of(files.code, form, memory_kind);
         let engine = self.engines.get(&kind).ok_or("there is no engine for it")?;
-        // SAFETY: the file was written by this build's compiler role (the cache key holds the
-        // build's fingerprint and the file's hash was checked by the host), is sealed or owned by
-        // this user alone, and is not changed while it is mapped.
-        let module = unsafe { Module::deserialize_open_file(engine, File::from(files.artifact)) }
-            .map_err(|error| format!("{error:#}"))?;
-        prepare(engine, &module, described).map_err(|error| format!("{error:#}"))
+        let artifact = File::from(files.artifact);
+        let prepared = match form {
+            ModuleForm::Component => prepare_component(engine, &artifact, described),
+            _ => prepare(engine, artifact, described),
+        };
+        prepared.map_err(|error| format!("{error:#}"))
     }
 }
 
@@ -194,7 +221,22 @@ fn program(module: &Module) -> Option<&'static str> {
     [UNNAMED_PROGRAM, PROGRAM].into_iter().find(|name| takes_and_returns_nothing(name))
 }
 
-fn prepare(engine: &Engine, module: &Module, described: Described) -> wasmtime::Result<Loaded> {
+/// Loads a component. Its machine code is copied: wasmtime maps files of modules only, if they are open already.
+fn prepare_component(engine: &Engine, artifact: &File, described: Described) -> wasmtime::Result<Loaded> {
+    let Described { description, safepoints, artifact_bytes, .. } = described;
+    let mut bytes = vec![0; usize::try_from(artifact_bytes)?];
+    artifact.read_exact_at(&mut bytes, 0)?;
+    // SAFETY: as for a module.
+    let component = unsafe { Component::deserialize(engine, &bytes) }?;
+    let program = Program::Component(ComponentProgram::new(engine, &component, &description)?);
+    Ok(Loaded { program, description, code: 0..0, safepoints })
+}
+
+fn prepare(engine: &Engine, artifact: File, described: Described) -> wasmtime::Result<Loaded> {
+    // SAFETY: the file was written by this build's compiler role (the cache key holds the
+    // build's fingerprint and the file's hash was checked by the host), is sealed or owned by
+    // this user alone, and is not changed while it is mapped.
+    let module = &unsafe { Module::deserialize_open_file(engine, artifact) }?;
     let Described { description, functions_bytes, safepoints, .. } = described;
     let linker = match description.uses_wasi {
         true => linker::linker_with_wasi(engine)?,
@@ -213,10 +255,9 @@ fn prepare(engine: &Engine, module: &Module, described: Described) -> wasmtime::
     let module_start = added.and_then(|added| added.start_export.as_deref());
     let text = module.text().as_ptr_range();
     let functions = usize::try_from(functions_bytes)?.min(module.text().len());
-    Ok(Loaded {
+    let program = CoreProgram {
         polling_page,
         module_start: module_start.and_then(function),
-        code: text.start.addr()..text.start.addr() + functions,
         memory: module.get_export_index("memory"),
         alloc: function("wasmpool_alloc"),
         start: program(module).and_then(|name| module.get_export_index(name)),
@@ -224,7 +265,7 @@ fn prepare(engine: &Engine, module: &Module, described: Described) -> wasmtime::
         initializer: description.has_initializer.then(|| function("wasmpool_init")).flatten(),
         tasks: description.tasks.iter().map(|task| function(&task.export)).collect(),
         instance,
-        description,
-        safepoints,
-    })
+    };
+    let code = text.start.addr()..text.start.addr() + functions;
+    Ok(Loaded { program: Program::Core(Box::new(program)), description, code, safepoints })
 }

@@ -40,7 +40,7 @@ impl Mapping {
         Ok(Mapping { base: NonNull::new(base.cast()), len })
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         let Some(base) = self.base else { return &[] };
         // SAFETY: mapped with this length until the drop; the host has sealed the file, so that it has
         // these bytes, and nobody changes them.

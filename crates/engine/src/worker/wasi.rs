@@ -6,20 +6,22 @@
 //! | arguments, environment, stdin | a command: its caller's, stdin as it was sent or is asked for; a task: none |
 //! | stdout, stderr | memory: of a command kept, of a task sent on as log records |
 //! | files | the directories of the pool's builder, as they say: by default none |
-//! | sockets | none: preview 1 cannot make one, and is given none |
+//! | sockets | none: preview 1 cannot make one, and is given none; each that a component asks for is refused |
 //! | clocks, randomness | the system's or, of a deterministic task, its own |
 
+use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
-use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 
 use super::asks::{AskedStdin, Asker};
 use super::clocks::{Clock, Coarse, VirtualTime};
 use super::instance::Outputs;
 use super::random::{Seeded, System};
+use proto::description::ModuleForm;
 use proto::inbox::Input;
-use proto::limits::WASI_RANDOM_BYTES_MAX;
 use proto::limits::task::TaskLimits;
+use proto::limits::{WASI_RANDOM_BYTES_MAX, WASI_RESOURCES_MAX};
 use proto::message::{Callee, CommandStdin, RunEnd};
 use proto::preopen::GuestDir;
 use sandbox::Granted;
@@ -31,9 +33,30 @@ pub(super) struct TaskDir {
     pub(super) granted: Granted,
 }
 
+/// What WASI knows of one task, by its version.
+pub(super) enum Wasi {
+    /// Preview 1, of a module.
+    Preview1(WasiP1Ctx),
+    /// 0.2, of a component.
+    Preview2 { context: WasiCtx, table: ResourceTable },
+}
+
+impl Wasi {
+    pub(super) fn build(mut builder: WasiCtxBuilder, form: ModuleForm) -> Wasi {
+        match form {
+            ModuleForm::Component => {
+                let mut table = ResourceTable::new();
+                table.set_max_capacity(WASI_RESOURCES_MAX);
+                Wasi::Preview2 { context: builder.build(), table }
+            }
+            _ => Wasi::Preview1(builder.build_p1()),
+        }
+    }
+}
+
 /// The context of one task, and what its store needs besides.
 pub(super) struct WasiContext {
-    pub(super) wasi: WasiP1Ctx,
+    pub(super) wasi: Wasi,
     pub(super) clock: Clock,
     /// A command's stdin, if the host is asked for it.
     pub(super) stdin: Option<AskedStdin>,
@@ -44,6 +67,7 @@ pub(super) struct WasiContext {
 /// # Errors
 /// How the run ends, if a directory cannot be opened any more or there is no memory for its input.
 pub(super) fn context(
+    form: ModuleForm,
     callee: &Callee,
     limits: &TaskLimits,
     input: &mut dyn Input,
@@ -92,7 +116,7 @@ pub(super) fn context(
             Clock::Virtual(time)
         }
     };
-    Ok(WasiContext { wasi: wasi.build_p1(), clock, stdin: asked })
+    Ok(WasiContext { wasi: Wasi::build(wasi, form), clock, stdin: asked })
 }
 
 fn cannot_open(dir: &GuestDir, error: &dyn std::fmt::Display) -> RunEnd {

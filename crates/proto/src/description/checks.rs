@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{Codec, ModuleDescription, TaskDescription};
 use crate::limits::{SCHEMA_NODES_MAX, TASK_DOC_BYTES_MAX, TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
-use crate::schema::{Node, SchemaError, check_distinct};
+use crate::schema::{Node, SchemaError, TypeSchema, check_distinct};
 use crate::text::{Name, is_blank};
 
 /// A task is refused for one of these.
@@ -36,7 +36,8 @@ impl TaskDescription {
         if is_blank(&self.name) || is_blank(&self.export) {
             return Err(TaskDefect::Blank);
         }
-        self.input.check().and_then(|()| self.output.check()).map_err(TaskDefect::Types)?;
+        let types = [Some(&self.input), Some(&self.output), self.error.as_ref()];
+        types.into_iter().flatten().try_for_each(TypeSchema::check).map_err(TaskDefect::Types)?;
         check_distinct(self.params.iter()).map_err(TaskDefect::Arguments)?;
         let is_fitting = match (self.params.len(), self.codec, self.input.root()) {
             (1, ..) | (0, Codec::Raw, _) | (0, Codec::Postcard, Node::Unit) => true,

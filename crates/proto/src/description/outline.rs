@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::checks::are_well_formed;
-use super::{MemoryDescription, ModuleKind, TaskDescription};
+use super::{MemoryDescription, ModuleForm, ModuleKind, TaskDescription, UncallableFunction};
 
 /// The kind of a module, its imports and exports, read without compiling it: `Pool::outline_file`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
@@ -11,8 +11,12 @@ use super::{MemoryDescription, ModuleKind, TaskDescription};
 pub struct ModuleOutline {
     /// The kind of program.
     pub kind: ModuleKind,
+    /// The form of the file.
+    pub form: ModuleForm,
     /// Its tasks; this is empty if it breaks the byte ABI.
     pub tasks: Vec<TaskDescription>,
+    /// The functions that a component exports and that cannot be called.
+    pub uncallable: Vec<UncallableFunction>,
     /// Each import as `module.name: type`.
     pub imports: Vec<String>,
     /// The imports that no host function answers; each has the host function's type if that differs.
@@ -31,7 +35,9 @@ impl ModuleOutline {
     pub fn empty(kind: ModuleKind) -> ModuleOutline {
         ModuleOutline {
             kind,
+            form: ModuleForm::Core,
             tasks: Vec::new(),
+            uncallable: Vec::new(),
             imports: Vec::new(),
             unknown_imports: Vec::new(),
             exports: Vec::new(),

@@ -1,7 +1,8 @@
 //! Descriptions of modules for tests and fuzz targets, which compile no module for them.
 
 use crate::description::{
-    CallingConvention, Codec, Interrupt, MemoryKind, ModuleDescription, ModuleKind, TaskDescription,
+    CallingConvention, Codec, Interrupt, MemoryKind, ModuleDescription, ModuleForm, ModuleKind,
+    TaskDescription,
 };
 use crate::schema::TypeSchema;
 
@@ -9,7 +10,9 @@ use crate::schema::TypeSchema;
 pub fn of_tasks(tasks: Vec<TaskDescription>) -> ModuleDescription {
     ModuleDescription {
         kind: ModuleKind::Tasks,
+        form: ModuleForm::Core,
         tasks,
+        uncallable: Vec::new(),
         imports: vec!["wasmpool.log: (i32, i32, i32, i32, i32, i32, i32) -> ()".into()],
         exports: vec!["memory: memory, 17 pages".into()],
         memories: Vec::new(),
@@ -37,5 +40,6 @@ pub fn task(name: &str, params: &[&str], input: TypeSchema, output: TypeSchema) 
         params: params.iter().map(ToString::to_string).collect(),
         input,
         output,
+        error: None,
     }
 }

@@ -56,6 +56,7 @@ fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
         params: params.into_iter().map(Into::into).collect(),
         input,
         output,
+        error: None,
     };
     task.check().map_err(|defect| format!("of the task `{name}`: {defect}"))?;
     match kind {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::config::{Reserve, Running, engine_config};
+use engine::config::{EngineKind, Reserve, Running, engine_config};
 use engine::memories::Memories;
 use proto::description::{CodeKind, MemoryKind};
 use wasmtime::{Config, Engine, OptLevel, RegallocAlgorithm};
@@ -59,7 +59,7 @@ fn config(code: CodeKind, memories: MemoryKind, look: Look) -> wasmtime::Result<
     if look == Look::Second {
         running.wasm_stack_bytes = LARGE_STACK_BYTES;
     }
-    let mut config = engine_config(code, memories, running)?;
+    let mut config = engine_config(EngineKind::Modules(code, memories), running)?;
     // Modules are small, and there may be several campaigns at once.
     config.parallel_compilation(false);
     if look == Look::Second {

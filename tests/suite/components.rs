@@ -1,0 +1,493 @@
+//! Components: each exported function is a task with types, and a command runs as any command does.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use wasmpool::error::{ModuleError, TrapCode};
+use wasmpool::module::{CallingConvention, Interrupt, ModuleForm, ModuleKind, ModuleOptions};
+use wasmpool::task::{Isolation, LogOverflow};
+use wasmpool::{Module, Pool, Schema, TaskError, TaskFailure, TaskFuture, TaskOptions};
+
+use crate::support::{self, PATIENCE, build, builder, pool, wat};
+
+/// A module that gives out memory and never takes it back, with functions over it.
+const CORE: &str = r#"
+    (core module $m
+        (memory (export "memory") 1)
+        (global $end (mut i32) (i32.const 1024))
+        (global $calls (mut i32) (i32.const 0))
+        (func $alloc (export "realloc") (param $old i32) (param $old_len i32) (param $align i32) (param $len i32) (result i32)
+            (local $at i32) (local $pages i32)
+            (local.set $at (i32.and (i32.add (global.get $end) (i32.sub (local.get $align) (i32.const 1)))
+                                    (i32.sub (i32.const 0) (local.get $align))))
+            (global.set $end (i32.add (local.get $at) (local.get $len)))
+            (local.set $pages (i32.sub (i32.shr_u (i32.add (global.get $end) (i32.const 65535)) (i32.const 16)) (memory.size)))
+            (if (i32.gt_s (local.get $pages) (i32.const 0))
+                (then (if (i32.eq (memory.grow (local.get $pages)) (i32.const -1)) (then unreachable))))
+            (if (local.get $old_len)
+                (then (memory.copy (local.get $at) (local.get $old) (local.get $old_len))))
+            (local.get $at))
+        (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
+        (func (export "calls") (result i32)
+            (global.set $calls (i32.add (global.get $calls) (i32.const 1))) (global.get $calls))
+        (func $pair (export "pair") (param i32 i32) (result i32) (local $at i32)
+            (local.set $at (call $alloc (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 8)))
+            (i32.store (local.get $at) (local.get 0))
+            (i32.store offset=4 (local.get $at) (local.get 1))
+            (local.get $at))
+        (func (export "same") (param i32) (result i32) (local.get 0))
+        (func (export "divide") (param i32 i32) (result i32) (local $at i32)
+            (local.set $at (call $alloc (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 12)))
+            (if (i32.eqz (local.get 1))
+                (then (i32.store8 (local.get $at) (i32.const 1))
+                      (i32.store8 offset=4 (local.get $at) (i32.const 1))
+                      (i32.store offset=8 (local.get $at) (local.get 0)))
+                (else (i32.store offset=4 (local.get $at) (i32.div_s (local.get 0) (local.get 1)))))
+            (local.get $at))
+        (func (export "spin") (loop (br 0)))
+        (func (export "trap") (unreachable))
+        (func (export "far") (result i32) (i32.const -4))
+        (func (export "crooked") (result i32) (i32.const 3))
+        (func (export "long") (result i32) (call $pair (i32.const 16) (i32.const 0x7fffffff)))
+        (func (export "wild") (result i32) (i32.const 77))
+        (func (export "many") (param $times i32) (param $len i32) (result i32)
+            ;; A list of lists, all of which lie in the same place.
+            (local $at i32) (local $index i32)
+            (local.set $at (call $alloc (i32.const 0) (i32.const 0) (i32.const 4) (i32.mul (local.get $times) (i32.const 8))))
+            (loop $next
+                (if (i32.lt_u (local.get $index) (local.get $times))
+                    (then
+                        (i32.store offset=4 (i32.add (local.get $at) (i32.shl (local.get $index) (i32.const 3))) (local.get $len))
+                        (local.set $index (i32.add (local.get $index) (i32.const 1)))
+                        (br $next))))
+            (call $pair (local.get $at) (local.get $times)))
+    )
+    (core instance $i (instantiate $m))
+    (alias core export $i "memory" (core memory $memory))
+    (alias core export $i "realloc" (core func $realloc))
+"#;
+
+/// A component around [`CORE`] with these functions: each has a name, a type, and the core function behind it.
+fn component(functions: &[(&str, &str, &str)], more: &str) -> String {
+    let lifted = functions.iter().map(|(name, ty, core)| {
+        format!(
+            "(func ${name} {ty} (canon lift (core func $i \"{core}\") (memory $memory) (realloc $realloc)))
+             (export \"{name}\" (func ${name}))\n"
+        )
+    });
+    format!("(component {CORE} {} {more})", lifted.collect::<String>())
+}
+
+fn load(pool: &Pool, functions: &[(&str, &str, &str)]) -> Module {
+    wat(pool, &component(functions, ""))
+}
+
+const ADD: (&str, &str, &str) = ("add", r#"(param "left" u32) (param "right" u32) (result u32)"#, "add");
+const CALLS: (&str, &str, &str) = ("calls", "(result u32)", "calls");
+const TEXT: (&str, &str, &str) = ("text", r#"(param "text" string) (result string)"#, "pair");
+const BYTES: (&str, &str, &str) = ("bytes", r#"(param "bytes" (list u8)) (result (list u8))"#, "pair");
+
+fn ok<O>(future: Result<TaskFuture<O>, wasmpool::error::SubmitError>) -> O
+where
+    O: serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    future.expect("submits").result_timeout(PATIENCE).expect("in time").expect("succeeds")
+}
+
+fn failure<O: std::fmt::Debug>(future: TaskFuture<O>) -> TaskFailure {
+    support::failure(&future)
+}
+
+#[test]
+fn an_exported_function_is_a_task_with_its_own_types() {
+    let pool = pool(2);
+    let module = load(&pool, &[ADD, TEXT, BYTES]);
+    let description = module.description();
+    assert_eq!((description.kind, description.form), (ModuleKind::Component, ModuleForm::Component));
+    let signatures: Vec<_> = description.tasks.iter().map(|task| task.signature()).collect();
+    assert_eq!(
+        signatures,
+        [
+            "add(left: u32, right: u32) -> u32",
+            "text(text: String) -> String",
+            "bytes(bytes: Vec<u8>) -> Vec<u8>"
+        ]
+    );
+    assert!(description.tasks.iter().all(|task| task.convention == CallingConvention::Canonical));
+
+    let add = module.task::<(u32, u32), u32>("add").expect("has these types");
+    assert_eq!(pool.submit(&add, &(3, 4)).expect("submits").result().expect("succeeds"), 7);
+    let text = module.task::<String, String>("text").expect("has these types");
+    for said in [String::new(), "grüße, 你好".into(), "x".repeat(300_000)] {
+        assert_eq!(pool.submit(&text, &said).expect("submits").result().expect("succeeds"), said);
+    }
+    let bytes = module.task::<Vec<u8>, Vec<u8>>("bytes").expect("has these types");
+    let picture: Vec<u8> = (0..3_000_000u32).map(|index| (index % 251) as u8).collect();
+    assert_eq!(pool.submit(&bytes, &picture).expect("submits").result().expect("succeeds"), picture);
+    // A map goes the same way, in batches.
+    let inputs: Vec<_> = (0..1000).map(|number| (number, number)).collect();
+    let doubled: Result<Vec<_>, _> = pool.map(&add, inputs).collect();
+    assert_eq!(doubled.expect("all succeed"), (0..1000).map(|number| 2 * number).collect::<Vec<_>>());
+    let error = module.task::<(i32, i32), u32>("add").expect_err("has other types");
+    assert!(matches!(error, ModuleError::SchemaMismatch { .. }), "{error}");
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
+#[serde(rename_all = "kebab-case")]
+enum Shape {
+    Empty,
+    Circle((Point, f64)),
+    Polygon(Vec<Point>),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
+struct Point {
+    x: f64,
+    y: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
+#[serde(rename_all = "kebab-case")]
+struct Picture {
+    #[serde(rename = "its-name")]
+    name: Option<String>,
+    shapes: Vec<Shape>,
+    style: Style,
+    nested: Vec<Result<u32, (i8, char)>>,
+}
+
+/// A set of flags is a struct of bools.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Schema)]
+struct Style {
+    bold: bool,
+    dashed: bool,
+}
+
+#[test]
+fn records_variants_flags_and_results_are_structs_enums_bools_and_results() {
+    let pool = pool(1);
+    // Arguments that are too many to be passed as values are put into memory, in the very form of a result.
+    let pads: String = (0..17).map(|pad| format!("(param \"p{pad}\" u8)")).collect();
+    let text = format!(
+        r#"(component {CORE}
+        (type $point' (record (field "x" f64) (field "y" f64)))
+        (export $point "point" (type $point'))
+        (type $shape' (variant (case "empty") (case "circle" (tuple $point f64)) (case "polygon" (list $point))))
+        (export $shape "shape" (type $shape'))
+        (type $style' (flags "bold" "dashed"))
+        (export $style "style" (type $style'))
+        (type $picture' (record
+            (field "its-name" (option string)) (field "shapes" (list $shape)) (field "style" $style)
+            (field "nested" (list (result u32 (error (tuple s8 char)))))))
+        (export $picture "picture" (type $picture'))
+        (func $same (param "picture" $picture) {pads} (result (tuple $picture {bytes}))
+            (canon lift (core func $i "same") (memory $memory) (realloc $realloc)))
+        (export "same" (func $same)))"#,
+        bytes = "u8 ".repeat(17),
+    );
+    let module = wat(&pool, &text);
+    let task = &module.description().tasks[0];
+    assert!(task.signature().starts_with("same(picture: picture, p0: u8"), "{}", task.signature());
+    let picture = Picture {
+        name: Some("a".into()),
+        shapes: vec![
+            Shape::Empty,
+            Shape::Circle((Point { x: 1.5, y: -0.0 }, 2.0)),
+            Shape::Polygon(vec![Point { x: f64::INFINITY, y: 1e-300 }; 3]),
+        ],
+        style: Style { bold: false, dashed: true },
+        nested: vec![Ok(7), Err((-128, '\u{10ffff}')), Ok(u32::MAX)],
+    };
+    let same = module.raw_task("same").expect("is there");
+    let mut input = postcard::to_stdvec(&picture).expect("serialises");
+    input.extend(0..17u8);
+    let output = pool.submit(&same, &input[..]).expect("submits").result().expect("succeeds");
+    assert_eq!(output, input);
+    // What is not of the type is the caller's mistake, and is told so.
+    for (end, what) in [(input.len() - 1, "cut off"), (0, "cut off")] {
+        let error = failure(pool.submit(&same, &input[..end]).expect("submits"));
+        assert!(matches!(error.error(), TaskError::InputDecode { .. }), "{what}: {error}");
+    }
+    let longer = [&input[..], &[0]].concat();
+    let error = failure(pool.submit(&same, &longer[..]).expect("submits"));
+    assert!(error.to_string().contains("1 bytes are left over"), "{error}");
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize, Schema)]
+#[serde(rename_all = "kebab-case")]
+enum Fault {
+    Other,
+    ByZero(u32),
+}
+
+#[test]
+fn an_error_of_a_function_is_the_tasks_own_error_and_stays_data() {
+    let pool = pool(1);
+    let divide = format!(
+        r#"(component {CORE}
+        (type $fault' (variant (case "other") (case "by-zero" u32)))
+        (export $fault "fault" (type $fault'))
+        (func $divide (param "a" s32) (param "b" s32) (result (result s32 (error $fault)))
+            (canon lift (core func $i "divide") (memory $memory) (realloc $realloc)))
+        (export "divide" (func $divide)))"#
+    );
+    let module = wat(&pool, &divide);
+    assert_eq!(module.description().tasks[0].signature(), "divide(a: i32, b: i32) -> Result<i32, fault>");
+    let divide = module.task::<(i32, i32), i32>("divide").expect("has these types");
+    assert_eq!(pool.submit(&divide, &(-7, 2)).expect("submits").result().expect("succeeds"), -3);
+    let error = failure(pool.submit(&divide, &(9, 0)).expect("submits"));
+    let TaskError::Guest { message, data: Some(data) } = error.error() else { panic!("{error}") };
+    assert_eq!(message, "by-zero(9)");
+    assert_eq!(data.get::<Fault>(), Some(Fault::ByZero(9)));
+    assert_eq!(data.get::<String>(), None, "it is of another type");
+    // In a map as well.
+    let results: Vec<_> = pool.map(&divide, vec![(1, 1), (2, 0), (4, 2)]).collect();
+    assert!(matches!(&results[..], [Ok(1), Err(_), Ok(2)]), "{results:?}");
+    let Err(second) = &results[1] else { panic!("{results:?}") };
+    assert!(second.to_string().contains("by-zero(2)"), "{second}");
+}
+
+#[test]
+fn each_call_has_a_fresh_instance_unless_it_is_reused() {
+    let pool = pool(1);
+    let module = load(&pool, &[CALLS]);
+    let calls = module.task::<(), u32>("calls").expect("has these types");
+    let count = |options: TaskOptions| [(); 4].map(|()| ok(pool.submit_with(&calls, &(), options.clone())));
+    assert_eq!(count(TaskOptions::new()), [1, 1, 1, 1]);
+    let reuse = TaskOptions::new().isolation(Isolation::Reuse);
+    assert_eq!(count(reuse.instance_tasks_max(3)), [1, 2, 3, 1]);
+}
+
+#[test]
+fn a_component_is_stopped_at_its_deadline_in_each_way_and_its_worker_goes_on() {
+    let pool = pool(1);
+    let text = component(&[("spin", "", "spin"), ADD], "");
+    let kinds = [
+        ModuleOptions::new(),
+        ModuleOptions::new().metered(true),
+        ModuleOptions::new().deterministic(true),
+        ModuleOptions::new().interrupt(Interrupt::Kill),
+    ];
+    for options in kinds {
+        let is_killed = options == ModuleOptions::new().interrupt(Interrupt::Kill);
+        let bytes = ::wat::parse_str(&text).expect("valid text");
+        let module = pool.load_with(&bytes, options).expect("loads");
+        let spin = module.task::<(), ()>("spin").expect("has these types");
+        let submitted = pool.submit_with(&spin, &(), TaskOptions::new().timeout(Duration::from_millis(50)));
+        let error = failure(submitted.expect("submits"));
+        assert!(
+            matches!(error.error(), TaskError::Timeout { killed, .. } if *killed == is_killed),
+            "{error}"
+        );
+        let add = module.task::<(u32, u32), u32>("add").expect("has these types");
+        assert_eq!(pool.submit(&add, &(1, 2)).expect("submits").result().expect("succeeds"), 3);
+    }
+}
+
+#[test]
+fn fuel_counts_in_a_component_and_what_it_uses_is_told() {
+    let pool = pool(1);
+    let bytes = ::wat::parse_str(component(&[("spin", "", "spin"), ADD], "")).expect("valid text");
+    let module = pool.load_with(&bytes, ModuleOptions::new().metered(true)).expect("loads");
+    let add = module.task::<(u32, u32), u32>("add").expect("has these types");
+    let future = pool.submit(&add, &(1, 2)).expect("submits");
+    assert_eq!(future.result_timeout(PATIENCE).expect("in time").expect("succeeds"), 3);
+    let report = future.report().expect("it is done");
+    assert!(report.fuel_used.is_some_and(|fuel| fuel > 0 && fuel < 1000), "{report:?}");
+    let spin = module.task::<(), ()>("spin").expect("has these types");
+    let error = failure(pool.submit_with(&spin, &(), TaskOptions::new().fuel(10_000)).expect("submits"));
+    assert!(matches!(error.error(), TaskError::Fuel { limit: 10_000, .. }), "{error}");
+}
+
+#[test]
+fn a_trap_and_a_result_that_is_none_fail_the_task_and_nothing_else() {
+    let pool = pool(1);
+    let strings = "(result string)";
+    let module = load(
+        &pool,
+        &[
+            ("trap", "", "trap"),
+            ("far", strings, "far"),
+            ("crooked", strings, "crooked"),
+            ("long", strings, "long"),
+            ("wild", "(result bool)", "wild"),
+            ("wild-char", "(result char)", "far"),
+            ("wild-case", r#"(param "case" u32) (param "of" u32) (result (option u32))"#, "pair"),
+            ADD,
+        ],
+    );
+    let run = |name: &str| {
+        let task = module.raw_task(name).expect("is there");
+        let input: &[u8] = if name == "wild-case" { &[77, 2] } else { &[] };
+        failure(pool.submit(&task, input).expect("submits"))
+    };
+    let error = run("trap");
+    let TaskError::Trap { code: TrapCode::Unreachable, backtrace, .. } = error.error() else {
+        panic!("{error}")
+    };
+    assert!(!backtrace.is_empty());
+    for (name, word) in [
+        ("far", "outside of its memory"),
+        ("crooked", "not aligned"),
+        ("long", "outside of its memory"),
+        ("wild-char", "for a character"),
+        ("wild-case", "case 77 of 2"),
+    ] {
+        let error = run(name);
+        assert!(matches!(error.error(), TaskError::Abi { .. }), "{name}: {error}");
+        assert!(error.to_string().contains(word), "{name}: {error}");
+    }
+    // Any number but 0 is true, by the canonical ABI.
+    let wild = module.task::<(), bool>("wild").expect("has these types");
+    assert!(pool.submit(&wild, &()).expect("submits").result().expect("succeeds"));
+}
+
+#[test]
+fn a_list_that_stands_for_gigabytes_is_over_the_limit_and_costs_the_worker_nothing() {
+    let pool = build(builder(1).output_bytes_max(1 << 20));
+    let many = ("many", r#"(param "times" u32) (param "len" u32) (result (list (list u8)))"#, "many");
+    let module = load(&pool, &[many]);
+    let many = module.task::<(u32, u32), Vec<Vec<u8>>>("many").expect("has these types");
+    let lists = pool.submit(&many, &(3, 5)).expect("submits").result().expect("succeeds");
+    assert_eq!(lists.iter().map(Vec::len).collect::<Vec<_>>(), [5, 5, 5]);
+    // A hundred thousand lists of 60,000 bytes each are six gigabytes, and take one page more than a megabyte.
+    let error = failure(pool.submit(&many, &(100_000, 60_000)).expect("submits"));
+    assert!(matches!(error.error(), TaskError::OutputTooLarge { limit, .. } if *limit == 1 << 20), "{error}");
+    assert_eq!(pool.stats().workers_died, 0);
+}
+
+#[test]
+fn the_memories_of_a_component_are_held_to_the_limit_together() {
+    let pool = pool(1);
+    let module = load(&pool, &[BYTES]);
+    let bytes = module.task::<Vec<u8>, Vec<u8>>("bytes").expect("has these types");
+    let options = TaskOptions::new().memory_bytes_max(1 << 20);
+    let input = vec![7; 2 << 20];
+    let error = failure(pool.submit_with(&bytes, &input, options).expect("submits"));
+    // The component's own allocator traps when it gets nothing.
+    let refused = error.report().refusals.as_ref().map(|refusals| refusals.count());
+    assert_eq!(refused, Some(1), "{error}");
+}
+
+#[test]
+fn what_cannot_be_called_says_why_and_the_rest_can_be() {
+    let pool = pool(1);
+    let text = r#"(component (import "host" (instance $host (export "r" (type (sub resource))))))"#;
+    // A resource of its own: it cannot be handed to another process.
+    let own = format!(
+        r#"(component {CORE}
+        (type $r' (resource (rep i32)))
+        (export $r "r" (type $r'))
+        (func $take (param "r" (own $r)) (canon lift (core func $i "drop-r")))
+        (export "take" (func $take))
+        (func $add (param "left" u32) (param "right" u32) (result u32) (canon lift (core func $i "add")))
+        (export "add" (func $add)))"#
+    )
+    .replace("(func (export \"trap\")", "(func (export \"drop-r\") (param i32)) (func (export \"trap\")");
+    let module = wat(&pool, &own);
+    let names: Vec<_> = module.description().tasks.iter().map(|task| task.name.clone()).collect();
+    assert_eq!(names, ["add"]);
+    let [take] = &module.description().uncallable[..] else { panic!("{:?}", module.description()) };
+    assert_eq!((take.export.as_str(), take.reason.contains("a resource")), ("take", true), "{take:?}");
+
+    let error = pool.load(&::wat::parse_str(&text).expect("valid text")).expect_err("imports a host's");
+    let ModuleError::UnknownImports { imports } = &error else { panic!("{error}") };
+    assert!(imports[0].contains("host"), "{error}");
+}
+
+#[test]
+fn imports_that_are_not_given_are_named_with_the_way_out() {
+    let pool = pool(1);
+    let import = |name: &str| {
+        let text = format!(r#"(component (import "{name}" (instance (export "f" (func)))))"#);
+        pool.load(&::wat::parse_str(text).expect("valid text")).expect_err("is not given").to_string()
+    };
+    for (name, word) in [
+        ("wasi:http/types@0.2.3", "tasks have no network"),
+        ("wasi:cli/stdout@0.3.0", "WASI 0.3 is not offered"),
+        ("some:where/else@1.0.0", "some:where/else@1.0.0: interface, 1 function"),
+        // The interface is there, and has no such function.
+        ("wasi:cli/stdout@0.2.3", "`f`"),
+    ] {
+        let error = import(name);
+        assert!(error.contains(name) && error.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn a_component_logs_and_reads_shared_inputs_by_the_world_of_the_pool() {
+    let pool = pool(1);
+    let text = r#"(component
+        (import "wasmpool:guest/log@0.1.0" (instance $log
+            (type $level' (enum "error" "warn" "info" "debug" "trace"))
+            (export "level" (type $level (eq $level')))
+            (export "record" (func (param "level" $level) (param "target" string) (param "message" string)
+                                   (param "fields" (list (tuple string string)))))))
+        (import "wasmpool:guest/shared@0.1.0" (instance $shared
+            (export "length" (func (param "index" u32) (result (option u64))))
+            (export "read" (func (param "index" u32) (param "offset" u64) (param "length" u32) (result (option (list u8)))))))
+        (core module $libc
+            (memory (export "memory") 4)
+            (global $end (mut i32) (i32.const 65536))
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+                (global.get $end)
+                (global.set $end (i32.add (global.get $end) (i32.and (i32.add (local.get 3) (i32.const 15)) (i32.const -16))))))
+        (core instance $libc (instantiate $libc))
+        (alias core export $libc "memory" (core memory $memory))
+        (alias core export $libc "realloc" (core func $realloc))
+        (core func $record (canon lower (func $log "record") (memory $memory) (realloc $realloc)))
+        (core func $read (canon lower (func $shared "read") (memory $memory) (realloc $realloc)))
+        (core func $length (canon lower (func $shared "length") (memory $memory) (realloc $realloc)))
+        (core module $m
+            (import "libc" "memory" (memory 1))
+            (import "" "record" (func $record (param i32 i32 i32 i32 i32 i32 i32)))
+            (import "" "read" (func $read (param i32 i64 i32 i32)))
+            (import "" "length" (func $length (param i32 i32)))
+            (data (i32.const 100) "word")
+            (func (export "first") (param $index i32) (param $len i32) (result i32)
+                (call $record (i32.const 1) (i32.const 100) (i32.const 4) (i32.const 100) (i32.const 4) (i32.const 0) (i32.const 0))
+                (call $length (local.get $index) (i32.const 200))
+                (call $read (local.get $index) (i64.const 1) (local.get $len) (i32.const 400))
+                ;; The result is a tuple of both options.
+                (i64.store (i32.const 600) (i64.load (i32.const 200)))
+                (i64.store (i32.const 608) (i64.load (i32.const 208)))
+                (i32.store (i32.const 616) (i32.load (i32.const 400)))
+                (i64.store (i32.const 620) (i64.load (i32.const 404)))
+                (i32.const 600)))
+        (core instance $i (instantiate $m
+            (with "libc" (instance $libc))
+            (with "" (instance
+                (export "record" (func $record)) (export "read" (func $read)) (export "length" (func $length))))))
+        (func $first (param "index" u32) (param "len" u32) (result (tuple (option u64) (option (list u8))))
+            (canon lift (core func $i "first") (memory $memory) (realloc $realloc)))
+        (export "first" (func $first)))"#;
+    let module = wat(&pool, text);
+    let first = module.task::<(u32, u32), (Option<u64>, Option<Vec<u8>>)>("first").expect("has these types");
+    let shared = pool.share(&b"0123456789"[..]).expect("shares");
+    let read = |input: (u32, u32)| {
+        let options = TaskOptions::new().shared(&shared);
+        pool.submit_with(&first, &input, options).expect("submits").result().expect("succeeds")
+    };
+    assert_eq!(read((0, 4)), (Some(10), Some(b"1234".to_vec())));
+    assert_eq!(read((0, 1000)), (Some(10), Some(b"123456789".to_vec())));
+    assert_eq!(read((1, 4)), (None, None));
+    let strict = TaskOptions::new().shared(&shared).log_bytes_max(3).log_overflow(LogOverflow::Fail);
+    let error = failure(pool.submit_with(&first, &(0, 1), strict).expect("submits"));
+    assert!(matches!(error.error(), TaskError::LogsTooLarge { .. }), "{error}");
+}
+
+#[test]
+fn no_byte_of_one_task_is_visible_to_the_next() {
+    let pool = pool(1);
+    let text =
+        component(&[BYTES, ("peek", r#"(param "at" u32) (param "len" u32) (result (list u8))"#, "pair")], "");
+    let module = wat(&pool, &text);
+    let bytes = module.task::<Vec<u8>, Vec<u8>>("bytes").expect("has these types");
+    let peek = module.task::<(u32, u32), Vec<u8>>("peek").expect("has these types");
+    for _ in 0..20 {
+        let secret = vec![0x5a; 40_000];
+        pool.submit(&bytes, &secret).expect("submits").result().expect("succeeds");
+        let seen = pool.submit(&peek, &(2_000, 50_000)).expect("submits").result().expect("succeeds");
+        assert!(seen.iter().all(|byte| *byte == 0));
+    }
+}
