@@ -148,6 +148,8 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
         "engine/compile",
         "engine/lib",
         "engine/worker/alarm",
+        "engine/worker/component/lift",
+        "engine/worker/component/lower",
         "engine/worker/faults",
         "engine/worker/loaded",
         "engine/worker/memories",

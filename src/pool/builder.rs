@@ -370,7 +370,7 @@ impl PoolBuilder {
     /// Most writable memory of one whole worker process (`RLIMIT_DATA`, counted from what the process has when it
     /// starts): the task's memories, its input and output, the engine's own. A worker that holds more in other ways is
     /// killed ([`DeathCause::MemoryExceeded`](crate::error::DeathCause::MemoryExceeded)). A task whose own limit is above this cannot use it up.
-    /// Some 520 MiB of it are the engines' room for tables, used or not. At least 704 MiB
+    /// Some 650 MiB of it are the engines' room for tables, used or not. At least 864 MiB
     /// ([`WORKER_MEMORY_BYTES_MIN`](proto::limits::WORKER_MEMORY_BYTES_MIN)); default: 4 GiB.
     pub fn worker_memory_bytes_max(mut self, bytes: u64) -> Self {
         self.settings.sandbox.request.memory_bytes_max = bytes;

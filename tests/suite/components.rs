@@ -85,6 +85,12 @@ fn load(pool: &Pool, functions: &[(&str, &str, &str)]) -> Module {
 const ADD: (&str, &str, &str) = ("add", r#"(param "left" u32) (param "right" u32) (result u32)"#, "add");
 const CALLS: (&str, &str, &str) = ("calls", "(result u32)", "calls");
 const TEXT: (&str, &str, &str) = ("text", r#"(param "text" string) (result string)"#, "pair");
+const RESULTS: (&str, &str, &str) = (
+    "results",
+    r#"(param "x" (list (result u32 (error (tuple s8 (option char))))))
+       (result (list (result u32 (error (tuple s8 (option char))))))"#,
+    "pair",
+);
 const BYTES: (&str, &str, &str) = ("bytes", r#"(param "bytes" (list u8)) (result (list u8))"#, "pair");
 
 fn ok<O>(future: Result<TaskFuture<O>, wasmpool::error::SubmitError>) -> O
@@ -101,7 +107,7 @@ fn failure<O: std::fmt::Debug>(future: TaskFuture<O>) -> TaskFailure {
 #[test]
 fn an_exported_function_is_a_task_with_its_own_types() {
     let pool = pool(2);
-    let module = load(&pool, &[ADD, TEXT, BYTES]);
+    let module = load(&pool, &[ADD, TEXT, BYTES, RESULTS]);
     let description = module.description();
     assert_eq!((description.kind, description.form), (ModuleKind::Component, ModuleForm::Component));
     let signatures: Vec<_> = description.tasks.iter().map(|task| task.signature()).collect();
@@ -110,7 +116,8 @@ fn an_exported_function_is_a_task_with_its_own_types() {
         [
             "add(left: u32, right: u32) -> u32",
             "text(text: String) -> String",
-            "bytes(bytes: Vec<u8>) -> Vec<u8>"
+            "bytes(bytes: Vec<u8>) -> Vec<u8>",
+            "results(x: Vec<Result<u32, (i8, Option<char>)>>) -> Vec<Result<u32, (i8, Option<char>)>>",
         ]
     );
     assert!(description.tasks.iter().all(|task| task.convention == CallingConvention::Canonical));
@@ -124,6 +131,10 @@ fn an_exported_function_is_a_task_with_its_own_types() {
     let bytes = module.task::<Vec<u8>, Vec<u8>>("bytes").expect("has these types");
     let picture: Vec<u8> = (0..3_000_000u32).map(|index| (index % 251) as u8).collect();
     assert_eq!(pool.submit(&bytes, &picture).expect("submits").result().expect("succeeds"), picture);
+    type Results = Vec<Result<u32, (i8, Option<char>)>>;
+    let results = module.task::<Results, Results>("results").expect("has these types");
+    let mixed: Results = vec![Ok(7), Err((-128, Some('\u{10ffff}'))), Err((127, None)), Ok(u32::MAX)];
+    assert_eq!(ok(pool.submit(&results, &mixed)), mixed);
     // A map goes the same way, in batches.
     let inputs: Vec<_> = (0..1000).map(|number| (number, number)).collect();
     let doubled: Result<Vec<_>, _> = pool.map(&add, inputs).collect();
@@ -490,4 +501,257 @@ fn no_byte_of_one_task_is_visible_to_the_next() {
         let seen = pool.submit(&peek, &(2_000, 50_000)).expect("submits").result().expect("succeeds");
         assert!(seen.iter().all(|byte| *byte == 0));
     }
+}
+
+/// Sleeps, and says by how much the clock has moved.
+const SLEEP: &str = r#"(component $C
+    (import "wasi:io/poll@0.2.0" (instance $poll
+        (export "pollable" (type $pollable (sub resource)))
+        (export "[method]pollable.block" (func (param "self" (borrow $pollable))))
+        (export "poll" (func (param "in" (list (borrow $pollable))) (result (list u32))))))
+    (alias export $poll "pollable" (type $pollable))
+    (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
+        (alias outer $C $pollable (type $outer))
+        (export "pollable" (type $pollable (eq $outer)))
+        (export "now" (func (result u64)))
+        (export "subscribe-duration" (func (param "when" u64) (result (own $pollable))))))
+    (core module $libc
+        (memory (export "memory") 1)
+        (global $end (mut i32) (i32.const 4096))
+        (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+            (global.get $end)
+            (global.set $end (i32.add (global.get $end) (i32.and (i32.add (local.get 3) (i32.const 15)) (i32.const -16))))))
+    (core instance $libc (instantiate $libc))
+    (alias core export $libc "memory" (core memory $memory))
+    (alias core export $libc "realloc" (core func $realloc))
+    (core func $now (canon lower (func $clock "now")))
+    (core func $subscribe (canon lower (func $clock "subscribe-duration")))
+    (core func $block (canon lower (func $poll "[method]pollable.block")))
+    (core func $poll (canon lower (func $poll "poll") (memory $memory) (realloc $realloc)))
+    (core func $drop (canon resource.drop $pollable))
+    (core module $m
+        (import "libc" "memory" (memory 1))
+        (import "" "now" (func $now (result i64)))
+        (import "" "subscribe" (func $subscribe (param i64) (result i32)))
+        (import "" "block" (func $block (param i32)))
+        (import "" "poll" (func $poll (param i32 i32 i32)))
+        (import "" "drop" (func $drop (param i32)))
+        (func (export "sleep") (param $for i64) (result i64) (local $began i64) (local $p i32)
+            (local.set $began (call $now))
+            (local.set $p (call $subscribe (local.get $for)))
+            (call $block (local.get $p))
+            (call $drop (local.get $p))
+            (i64.sub (call $now) (local.get $began)))
+        ;; Of several that are waited for, the number of the first one that is ready.
+        (func (export "first") (param $a i64) (param $b i64) (param $c i64) (result i32)
+            (i32.store (i32.const 0) (call $subscribe (local.get $a)))
+            (i32.store (i32.const 4) (call $subscribe (local.get $b)))
+            (i32.store (i32.const 8) (call $subscribe (local.get $c)))
+            (call $poll (i32.const 0) (i32.const 3) (i32.const 16))
+            ;; How many are ready, and which one is.
+            (i32.add (i32.mul (i32.const 10) (i32.load (i32.const 20)))
+                     (i32.load (i32.load (i32.const 16)))))
+        (func (export "hoard") (param $count i32)
+            (loop $next
+                (drop (call $subscribe (i64.const 1)))
+                (br_if $next (local.tee $count (i32.sub (local.get $count) (i32.const 1))))))
+        (func (export "crowd") (param $count i32) (local $p i32) (local $index i32)
+            (local.set $p (call $subscribe (i64.const 0)))
+            (drop (memory.grow (i32.const 16)))
+            (loop $next
+                (i32.store (i32.add (i32.const 65536) (i32.shl (local.get $index) (i32.const 2))) (local.get $p))
+                (br_if $next (i32.lt_u (local.tee $index (i32.add (local.get $index) (i32.const 1))) (local.get $count))))
+            (call $poll (i32.const 65536) (local.get $count) (i32.const 16))))
+    (core instance $i (instantiate $m
+        (with "libc" (instance $libc))
+        (with "" (instance (export "now" (func $now)) (export "subscribe" (func $subscribe))
+                           (export "block" (func $block)) (export "poll" (func $poll)) (export "drop" (func $drop))))))
+    (func $sleep (param "nanoseconds" u64) (result u64) (canon lift (core func $i "sleep")))
+    (export "sleep" (func $sleep))
+    (func $first (param "a" u64) (param "b" u64) (param "c" u64) (result u32) (canon lift (core func $i "first")))
+    (export "first" (func $first))
+    (func $hoard (param "count" u32) (canon lift (core func $i "hoard")))
+    (export "hoard" (func $hoard))
+    (func $crowd (param "count" u32) (canon lift (core func $i "crowd")))
+    (export "crowd" (func $crowd)))"#;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+#[test]
+fn a_component_that_sleeps_is_stopped_in_the_middle_of_it() {
+    let pool = pool(1);
+    let module = wat(&pool, SLEEP);
+    let sleep = module.task::<u64, u64>("sleep").expect("has these types");
+    assert!(ok(pool.submit(&sleep, &20_000_000)) >= 19_000_000);
+    let options = TaskOptions::new().timeout(Duration::from_millis(50));
+    let error = failure(pool.submit_with(&sleep, &(3_600 * SECOND_NS), options).expect("submits"));
+    assert!(matches!(error.error(), TaskError::Timeout { killed: false, .. }), "{error}");
+    assert!(ok(pool.submit(&sleep, &0)) < SECOND_NS);
+}
+
+#[test]
+fn in_virtual_time_a_sleep_takes_none_and_the_first_moment_comes_first() {
+    let pool = pool(1);
+    let bytes = ::wat::parse_str(SLEEP).expect("valid text");
+    let module = pool.load_with(&bytes, ModuleOptions::new().deterministic(true)).expect("loads");
+    let sleep = module.task::<u64, u64>("sleep").expect("has these types");
+    let options = || TaskOptions::new().deterministic(7);
+    let slept = [(); 2].map(|()| ok(pool.submit_with(&sleep, &(3_600 * SECOND_NS), options())));
+    assert_eq!(slept[0], slept[1]);
+    assert!((3_600 * SECOND_NS..3_601 * SECOND_NS).contains(&slept[0]), "{slept:?}");
+    let first = module.task::<(u64, u64, u64), u32>("first").expect("has these types");
+    for (moments, ready) in [
+        ((30_000, 60_000, 40_000), 10),
+        ((90_000, 20_000, 30_000), 11),
+        ((u64::MAX, u64::MAX, 5_000_000), 12),
+    ] {
+        assert_eq!(ok(pool.submit_with(&first, &moments, options())), ready, "{moments:?}");
+    }
+}
+
+#[test]
+fn resources_of_wasi_are_bounded_and_what_is_over_is_the_tasks_end() {
+    let pool = pool(1);
+    let module = wat(&pool, SLEEP);
+    let hoard = module.task::<u32, ()>("hoard").expect("has these types");
+    ok(pool.submit(&hoard, &1_000));
+    let error = failure(pool.submit(&hoard, &1_000_000).expect("submits"));
+    assert!(matches!(error.error(), TaskError::Trap { .. }), "{error}");
+    let crowd = module.task::<u32, ()>("crowd").expect("has these types");
+    ok(pool.submit(&crowd, &4_096));
+    let error = failure(pool.submit(&crowd, &4_097).expect("submits"));
+    assert!(error.to_string().contains("4096 pollables"), "{error}");
+    assert_eq!(pool.stats().workers_died, 0);
+}
+
+#[test]
+fn a_socket_that_is_asked_for_is_refused() {
+    let pool = pool(1);
+    let text = r#"(component $C
+        (import "wasi:sockets/network@0.2.0" (instance $network
+            (export "network" (type (sub resource)))
+            (type $code' (enum "unknown" "access-denied" "not-supported" "invalid-argument" "out-of-memory" "timeout"
+                "concurrency-conflict" "not-in-progress" "would-block" "invalid-state" "new-socket-limit"
+                "address-not-bindable" "address-in-use" "remote-unreachable" "connection-refused" "connection-reset"
+                "connection-aborted" "datagram-too-large" "name-unresolvable" "temporary-resolver-failure"
+                "permanent-resolver-failure"))
+            (export "error-code" (type (eq $code')))
+            (type $family' (enum "ipv4" "ipv6"))
+            (export "ip-address-family" (type (eq $family')))))
+        (alias export $network "error-code" (type $code))
+        (alias export $network "ip-address-family" (type $family))
+        (import "wasi:sockets/tcp@0.2.0" (instance $tcp (export "tcp-socket" (type (sub resource)))))
+        (alias export $tcp "tcp-socket" (type $socket))
+        (import "wasi:sockets/tcp-create-socket@0.2.0" (instance $create
+            (alias outer $C $code (type $code')) (export "error-code" (type $code (eq $code')))
+            (alias outer $C $family (type $family')) (export "ip-address-family" (type $family (eq $family')))
+            (alias outer $C $socket (type $socket')) (export "tcp-socket" (type $socket (eq $socket')))
+            (export "create-tcp-socket"
+                (func (param "address-family" $family) (result (result (own $socket) (error $code)))))))
+        (core module $libc (memory (export "memory") 1))
+        (core instance $libc (instantiate $libc))
+        (alias core export $libc "memory" (core memory $memory))
+        (core func $create (canon lower (func $create "create-tcp-socket") (memory $memory)))
+        (core module $m
+            (import "libc" "memory" (memory 1))
+            (import "" "create" (func $create (param i32 i32)))
+            (func (export "create") (result i32)
+                (call $create (i32.const 0) (i32.const 16))
+                (i32.add (i32.mul (i32.const 100) (i32.load8_u (i32.const 16))) (i32.load8_u (i32.const 20)))))
+        (core instance $i (instantiate $m
+            (with "libc" (instance $libc)) (with "" (instance (export "create" (func $create))))))
+        (func $create-it (result u32) (canon lift (core func $i "create")))
+        (export "create" (func $create-it)))"#;
+    let module = wat(&pool, text);
+    let create = module.task::<(), u32>("create").expect("has these types");
+    // An error, and it is the second one: access-denied.
+    assert_eq!(ok(pool.submit(&create, &())), 101);
+    assert_eq!(pool.stats().workers_died, 0);
+}
+
+/// A command that is a component: it ends with an error, or exits.
+fn command(body: &str) -> String {
+    format!(
+        r#"(component
+        (import "wasi:cli/exit@0.2.0" (instance $exit (export "exit" (func (param "status" (result))))))
+        (core func $exit (canon lower (func $exit "exit")))
+        (core module $m
+            (import "" "exit" (func $exit (param i32)))
+            (func (export "run") (result i32) {body}))
+        (core instance $i (instantiate $m (with "" (instance (export "exit" (func $exit))))))
+        (func $run (result (result)) (canon lift (core func $i "run")))
+        (component $shim (import "run" (func $run (result (result)))) (export "run" (func $run)))
+        (instance $shim (instantiate $shim (with "run" (func $run))))
+        (export "wasi:cli/run@0.2.3" (instance $shim)))"#
+    )
+}
+
+#[test]
+fn a_command_that_is_a_component_ends_as_any_command_does() {
+    let pool = pool(1);
+    let run = |body: &str| {
+        let module = wat(&pool, &command(body));
+        assert_eq!(module.description().kind, ModuleKind::Command);
+        let command = module.command().expect("is a command");
+        let future = pool.submit(&command, &wasmpool::task::CommandInput::new()).expect("submits");
+        future.result_timeout(PATIENCE).expect("in time")
+    };
+    assert_eq!(run("(i32.const 0)").expect("succeeds").exit_code, 0);
+    assert_eq!(run("(call $exit (i32.const 0)) (i32.const 1)").expect("succeeds").exit_code, 0);
+    for body in ["(i32.const 1)", "(call $exit (i32.const 1)) (i32.const 0)"] {
+        let failure = run(body).expect_err("fails");
+        assert!(
+            matches!(failure.error(), TaskError::Exit { output } if output.exit_code == 1),
+            "{body}: {failure}"
+        );
+    }
+    let failure = run("(unreachable)").expect_err("traps");
+    assert!(matches!(failure.error(), TaskError::Trap { .. }), "{failure}");
+}
+
+#[test]
+fn a_few_bytes_of_types_or_instances_that_stand_for_very_many_are_refused() {
+    let pool = pool(1);
+    let doubled = |levels: usize| {
+        let mut types = String::from("(type $t0 (tuple u8 u8))");
+        for level in 1..=levels {
+            let before = level - 1;
+            types.push_str(&format!("(type $t{level} (tuple $t{before} $t{before}))"));
+        }
+        let text = format!(
+            r#"(component {CORE} {types}
+            (func $same (param "x" $t{levels}) (result $t{levels})
+                (canon lift (core func $i "same") (memory $memory) (realloc $realloc)))
+            (export "same" (func $same))
+            (func $add (param "left" u32) (param "right" u32) (result u32) (canon lift (core func $i "add")))
+            (export "add" (func $add)))"#
+        );
+        pool.load(&::wat::parse_str(text).expect("valid text"))
+    };
+    // As a tree it has 2^13 leaves, more than a schema may have.
+    let module = doubled(12).expect("loads");
+    let [same] = &module.description().uncallable[..] else { panic!("{:?}", module.description()) };
+    assert!(same.reason.contains("2048 nodes"), "{same:?}");
+    assert!(module.task::<(u32, u32), u32>("add").is_ok());
+    let error = doubled(60).expect_err("stands for 2^61 values");
+    assert!(matches!(error, ModuleError::Invalid { .. }), "{error}");
+
+    let many = |count: usize, what: &str| {
+        let instances = "(core instance (instantiate $m))".repeat(count);
+        let text = format!("(component (core module $m {what}) {instances})");
+        pool.load(&::wat::parse_str(text).expect("valid text"))
+    };
+    many(100, "").expect("a component may have many instances");
+    for (count, what, says) in [
+        (300, "", "300 core module instances"),
+        (9, "(memory 1)", "memories"),
+        (17, "(table 1 funcref)", "tables"),
+    ] {
+        let error = many(count, what).expect_err("is more than a worker has room for");
+        assert!(matches!(error, ModuleError::Unsupported { .. }), "{count} {what}: {error}");
+        assert!(error.to_string().contains(says), "{count} {what}: {error}");
+    }
+    let shared = r#"(component (core module $m (memory 1 1 shared)) (core instance (instantiate $m)))"#;
+    let error = pool.load(&::wat::parse_str(shared).expect("valid text")).expect_err("has threads");
+    assert!(error.to_string().contains("a task has one thread"), "{error}");
 }

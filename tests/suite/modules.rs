@@ -56,6 +56,26 @@ fn unknown_imports_are_all_named_with_their_types() {
 }
 
 #[test]
+fn atomics_work_on_a_memory_that_is_not_shared() {
+    let pool = pool(1);
+    let module = support::wat(
+        &pool,
+        r#"(module (memory 1)
+            (func (export "count") (result i32)
+                (drop (i32.atomic.rmw.add (i32.const 0) (i32.const 5)))
+                (drop (memory.atomic.notify (i32.const 0) (i32.const 1)))
+                (i32.atomic.load (i32.const 0)))
+            (func (export "wait") (result i32)
+                (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1))))"#,
+    );
+    let count = module.task::<(), i32>("count").expect("has these types");
+    assert_eq!(pool.submit(&count, &()).expect("submits").result().expect("succeeds"), 5);
+    let wait = module.task::<(), i32>("wait").expect("has these types");
+    let error = pool.submit(&wait, &()).expect("submits").result().expect_err("nobody would wake it");
+    assert!(matches!(error.error(), TaskError::Trap { .. }), "{error}");
+}
+
+#[test]
 fn a_feature_that_is_not_offered_is_named() {
     let pool = pool(1);
     for (text, feature) in [

@@ -348,7 +348,8 @@ pub(super) struct Target {
     /// The .wasm file
     pub(super) module: PathBuf,
 
-    /// The task's name; not needed if there is only one, or for a command
+    /// The task's name; not needed if there is only one, or for a command. Its arguments may stand behind it in one word, in
+    /// the way of the component model (WAVE): 'add(3, 4)'
     pub(super) task: Option<String>,
 
     /// Arguments of the task, each as JSON, or as it is where the task takes text or bytes. What begins with a hyphen
@@ -411,6 +412,17 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// Returns the task's name, as it was typed or as a call has it.
+    pub(super) fn task_name(&self) -> Option<&str> {
+        let typed = self.task.as_deref()?;
+        Some(json::call(typed).map_or(typed, |call| call.name))
+    }
+
+    /// Returns the arguments of a call in WAVE, if that is how the task was named.
+    pub(super) fn wave(&self) -> Option<&str> {
+        self.task.as_deref().and_then(json::call).map(|call| call.arguments)
+    }
+
     /// Returns the arguments of a task, before `--` and behind it.
     pub(super) fn words(&self) -> Vec<String> {
         self.task_args.iter().chain(&self.args).cloned().collect()

@@ -127,7 +127,9 @@ fn given(args: &BenchArgs, call: &Call, settings: &Settings) -> Result<InputArg,
     let bytes_max = settings::input_bytes_max(&args.target);
     let has_input = args.input.is_some() || args.input_file.is_some();
     let arguments = args.target.words();
-    if let Some(given) = input::of_arguments(call.description(), &arguments, has_input, bytes_max)? {
+    if let Some(given) =
+        input::of_arguments(call.description(), args.target.wave(), &arguments, has_input, bytes_max)?
+    {
         return Ok(given);
     }
     Ok(match (&args.input, &args.input_file) {

@@ -90,7 +90,7 @@ impl Call {
     ) -> Result<Call, Failure> {
         let description = module.description();
         let is_command = description.kind == ModuleKind::Command;
-        let kind = match &target.task {
+        let kind = match target.task_name() {
             None if is_command => {
                 let args = target.args.clone();
                 let env = target.env.clone();

@@ -34,6 +34,8 @@ pub(super) enum InputArg {
     Content(Vec<u8>),
     /// A line of `--jsonl`: JSON in any case.
     Json(Vec<u8>),
+    /// The arguments of a call in WAVE.
+    Wave(String),
     /// The input was encoded by the task's codec already.
     Encoded(Bytes),
 }
@@ -43,7 +45,7 @@ impl InputArg {
     pub(super) fn into_bytes(self) -> Vec<u8> {
         match self {
             InputArg::Nothing | InputArg::Stdin => Vec::new(),
-            InputArg::Argument(text) => text.into_bytes(),
+            InputArg::Argument(text) | InputArg::Wave(text) => text.into_bytes(),
             InputArg::Content(bytes) | InputArg::Json(bytes) => bytes,
             InputArg::Encoded(bytes) => bytes.into(),
         }
@@ -71,6 +73,10 @@ pub(super) fn encode(task: &TaskDescription, given: InputArg) -> Result<Bytes, F
 
 fn raw(task: &TaskDescription, given: InputArg) -> Result<Bytes, Failure> {
     match given {
+        InputArg::Wave(_) => Err(Failure::Usage(format!(
+            "`{}` takes bytes: give them with --input or --input-file",
+            task.signature()
+        ))),
         InputArg::Json(text) => {
             let bytes = json::bytes_of(without_bom(&text)).map_err(|error| failure(task, &error, &text))?;
             Ok(bytes.into())
@@ -88,6 +94,10 @@ fn typed(task: &TaskDescription, given: InputArg) -> Result<Bytes, Failure> {
             )));
         }
         InputArg::Encoded(bytes) => return Ok(bytes),
+        InputArg::Wave(text) => {
+            let encoded = json::encode_wave(task, &text).map_err(|error| failure(task, &error, &[]))?;
+            return Ok(encoded.into());
+        }
         InputArg::Nothing | InputArg::Stdin => b"null".to_vec(),
         InputArg::Content(bytes) if task.input.is_bytes() => return Ok(json::encode_bytes(&bytes).into()),
         InputArg::Content(bytes) if task.input.is_string() => {
@@ -146,13 +156,26 @@ pub(super) fn typed_input(text: &str, bytes_max: usize) -> Result<InputArg, Fail
     }
 }
 
-/// Returns the input that arguments are, if a task is given any. `has_input` says whether it is given an input as well.
+/// Returns the input that arguments are, if a task is given any: those of a call in WAVE (`wave`), or words. `has_input` says
+/// whether it is given an input as well.
 pub(super) fn of_arguments(
     task: Option<&TaskDescription>,
+    wave: Option<&str>,
     arguments: &[String],
     has_input: bool,
     bytes_max: usize,
 ) -> Result<Option<InputArg>, Failure> {
+    match (task, wave) {
+        (Some(task), Some(_)) if has_input || !arguments.is_empty() => {
+            return Err(Failure::Usage(format!(
+                "`{}` is given its arguments between parentheses, and others as well: leave one of them out",
+                task.signature()
+            )));
+        }
+        (Some(_), Some(wave)) if wave.len() > bytes_max => return Err(too_long("the input", bytes_max)),
+        (Some(_), Some(wave)) => return Ok(Some(InputArg::Wave(wave.into()))),
+        _ => {}
+    }
     match task {
         Some(task) if has_input && !arguments.is_empty() => Err(Failure::Usage(format!(
             "`{}` is given arguments, and an input as well: leave one of them out",

@@ -20,6 +20,7 @@ use wasmpool::internal;
 use wasmpool::module::Digest;
 use wasmpool::module::{
     Codec, MemoryDescription, ModuleDescription, ModuleKind, ModuleOptions, ModuleOutline, TaskDescription,
+    UncallableFunction,
 };
 use wasmpool::{Module, Pool};
 
@@ -61,7 +62,9 @@ fn unloadable(pool: &Pool, args: &InspectArgs, failure: Failure) -> Result<Exit,
             Some(outline) => object
                 .field("kind", outline.kind.name())
                 .field("memories", memories_to_json(&outline.memories))
+                .field("form", outline.form.name())
                 .field("tasks", outline.tasks.iter().map(task_to_json).collect::<Value>())
+                .field("uncallable", uncallable_to_json(&outline.uncallable))
                 .field("imports", outline.imports)
                 .field("unknown_imports", outline.unknown_imports)
                 .field("exports", outline.exports),
@@ -112,7 +115,7 @@ fn write_outline(page: &mut String, outline: &ModuleOutline) -> fmt::Result {
     for task in &outline.tasks {
         write_task(page, task)?;
     }
-    Ok(())
+    write_reasons(page, &outline.uncallable)
 }
 
 fn memories_to_json(memories: &[MemoryDescription]) -> Value {
@@ -149,6 +152,7 @@ fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> f
     if description.kind == ModuleKind::Functions {
         write_uncallable(page, description)?;
     }
+    write_reasons(page, &description.uncallable)?;
     if !types.is_empty() {
         writeln!(page, "\n{HEADING}types{HEADING:#}")?;
     }
@@ -158,6 +162,21 @@ fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> f
         }
     }
     Ok(())
+}
+
+/// Writes which functions of a component cannot be called, and why.
+fn write_reasons(page: &mut String, uncallable: &[UncallableFunction]) -> fmt::Result {
+    if !uncallable.is_empty() {
+        writeln!(page, "\n{HEADING}not callable{HEADING:#}")?;
+    }
+    for function in uncallable {
+        writeln!(page, "  {}: {}", Name(&function.export), Name(&function.reason))?;
+    }
+    Ok(())
+}
+
+fn uncallable_to_json(uncallable: &[UncallableFunction]) -> Value {
+    uncallable.iter().map(|function| json!({"export": function.export, "reason": function.reason})).collect()
 }
 
 /// Writes which functions of a module without an ABI cannot be called, and which should not be.
@@ -239,7 +258,9 @@ fn to_json(module: &Module, types: &[TypeDefinition]) -> String {
         .field("uses_wasi", description.uses_wasi)
         .field("has_initializer", description.has_initializer)
         .field("memories", memories)
+        .field("form", description.form.name())
         .field("tasks", tasks.iter().map(task_to_json).collect::<Value>())
+        .field("uncallable", uncallable_to_json(&description.uncallable))
         .field("types", types)
         .field("imports", imports.clone())
         .field("exports", exports.clone())
@@ -265,5 +286,6 @@ fn task_to_json(task: &TaskDescription) -> Value {
         "convention": task.convention.name(),
         "params": params,
         "output": task.output.show_inside(task.output.root()),
+        "error": task.error.as_ref().map(|error| error.show_inside(error.root())),
     })
 }

@@ -68,7 +68,7 @@ const ONE_INPUT_EACH: &str =
     "a map calls its task once for each input: give the inputs by --files, or as lines of stdin";
 
 pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
-    if !args.target.task_args.is_empty() {
+    if !args.target.task_args.is_empty() || args.target.wave().is_some() {
         return Err(Failure::Usage(ONE_INPUT_EACH.into()));
     }
     let source = Source::resolve(args, settings)?;

@@ -109,7 +109,9 @@ fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<InputArg, F
     let has_input = args.input.is_some() || args.input_file.is_some();
     let bytes_max = settings::input_bytes_max(&args.target);
     let arguments = args.target.words();
-    if let Some(given) = input::of_arguments(call.description(), &arguments, has_input, bytes_max)? {
+    if let Some(given) =
+        input::of_arguments(call.description(), args.target.wave(), &arguments, has_input, bytes_max)?
+    {
         return Ok(given);
     }
     if let Some(text) = &args.input {

@@ -217,7 +217,7 @@ pub(super) fn module_options(target: &Target) -> Result<ModuleOptions, Failure> 
         .metered(target.limits.worded.fuel.is_some())
         .deterministic(target.deterministic.is_some())
         .interrupt(interrupt)
-        .to_run(target.task.as_deref()))
+        .to_run(target.task_name()))
 }
 
 pub(super) fn load(pool: &Pool, path: &Path, options: ModuleOptions) -> Result<Module, Failure> {

@@ -64,9 +64,8 @@ fn serve(provided: ProvidedBy) -> io::Result<()> {
         let reply: CompileReply = Err(CompileError::Compiler { message: error.to_string() });
         socket.send(&reply, &[])
     };
-    // Engines read /proc while they are made. Both are made here, since it is not known yet which one the module
-    // needs.
-    let engines = match Engines::new(request.code, provided) {
+    // Engines read /proc while they are made, and so before the file may be read as a whole.
+    let engines = match Engines::new(request.code, &begin(&wasm)?, provided) {
         Ok(engines) => engines,
         Err(error) => return failed(engine_error("make the compiler's engines", &error)),
     };
@@ -114,39 +113,59 @@ fn serve(provided: ProvidedBy) -> io::Result<()> {
     }
 }
 
-/// The engines that one kind of code may need: it is not known yet which one the module does.
+/// The engines that a file may need for one kind of code, by the form that its first bytes claim.
 struct Engines {
-    code: CodeKind,
-    pooled: wasmtime::Engine,
-    own: wasmtime::Engine,
-    components: wasmtime::Engine,
-    /// Says whether a module is valid as its author wrote it, where another one is compiled.
-    author: Option<wasmtime::Engine>,
+    kind: EnginesKind,
     provided: ProvidedBy,
 }
 
+enum EnginesKind {
+    /// One for each kind of memories: it is not known yet which one the module needs.
+    Core {
+        pooled: wasmtime::Engine,
+        own: wasmtime::Engine,
+        /// Says whether a module is valid as its author wrote it, where another one is compiled.
+        author: Option<wasmtime::Engine>,
+    },
+    Component(wasmtime::Engine),
+}
+
 impl Engines {
-    fn new(code: CodeKind, provided: ProvidedBy) -> wasmtime::Result<Engines> {
+    fn new(code: CodeKind, begin: &[u8], provided: ProvidedBy) -> wasmtime::Result<Engines> {
         let engine = |kind| wasmtime::Engine::new(&config::engine_config(kind, config::Running::nothing())?);
-        let author = EngineKind::Modules(CodeKind::Unchecked, MemoryKind::Own);
-        let author = code.has_safepoints().then(|| engine(author)).transpose()?;
-        let pooled = engine(EngineKind::Modules(code, MemoryKind::Pooled))?;
-        let components = match EngineKind::of(code, ModuleForm::Component, MemoryKind::Pooled) {
-            EngineKind::Components => engine(EngineKind::Components)?,
-            EngineKind::Modules(..) => pooled.clone(),
+        let kind = match diagnose::form(begin) {
+            Ok(ModuleForm::Component) => {
+                let kind = EngineKind::of(code, ModuleForm::Component, MemoryKind::Pooled);
+                EnginesKind::Component(engine(kind)?)
+            }
+            // What is neither is refused before an engine is used.
+            _ => {
+                let author = EngineKind::Modules(CodeKind::Unchecked, MemoryKind::Own);
+                let author = code.has_safepoints().then(|| engine(author)).transpose()?;
+                let pooled = engine(EngineKind::Modules(code, MemoryKind::Pooled))?;
+                let own = engine(EngineKind::Modules(code, MemoryKind::Own))?;
+                EnginesKind::Core { pooled, own, author }
+            }
         };
-        let own = engine(EngineKind::Modules(code, MemoryKind::Own))?;
-        Ok(Engines { code, pooled, own, components, author, provided })
+        Ok(Engines { kind, provided })
     }
 
-    /// Returns the engine for a module of this form that has these memories.
-    fn of(&self, form: ModuleForm, memories: MemoryKind) -> &wasmtime::Engine {
-        match (EngineKind::of(self.code, form, memories), form) {
-            (EngineKind::Components, _) | (_, ModuleForm::Component) => &self.components,
-            (EngineKind::Modules(_, MemoryKind::Pooled), _) => &self.pooled,
-            (EngineKind::Modules(_, MemoryKind::Own), _) => &self.own,
+    /// Returns the engine for what has these memories.
+    fn of(&self, memories: MemoryKind) -> &wasmtime::Engine {
+        match (&self.kind, memories) {
+            (EnginesKind::Component(engine), _) => engine,
+            (EnginesKind::Core { pooled, .. }, MemoryKind::Pooled) => pooled,
+            (EnginesKind::Core { own, .. }, MemoryKind::Own) => own,
         }
     }
+}
+
+/// Returns the first bytes of a file, which say of what form it is.
+fn begin(wasm: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut begin = vec![0; 8];
+    let len = rustix::io::pread(wasm, &mut begin, 0)?;
+    begin.truncate(len);
+    Ok(begin)
 }
 
 /// A module to be compiled, and the options for it.
@@ -167,7 +186,7 @@ fn outline(_: &LockedDown, engines: &Engines, wasm: &[u8]) -> Result<Vec<u8>, Co
 
 fn provided(engines: &Engines) -> Result<Provided, CompileError> {
     let failed = |error: wasmtime::Error| CompileError::Compiler { message: format!("{error:#}") };
-    (engines.provided.to_modules)(&engines.pooled).map_err(failed)
+    (engines.provided.to_modules)(engines.of(MemoryKind::Pooled)).map_err(failed)
 }
 
 fn no_outline() -> CompileError {
@@ -197,8 +216,8 @@ fn compile(
         return Ok(Err(error));
     }
     let choice = choice::choose(wasm, form);
-    let engine = engines.of(form, choice.memories);
-    let (artifact, safepoints) = match machine_code(engines, engine, wasm, form, choice.memories) {
+    let engine = engines.of(choice.memories);
+    let (artifact, safepoints) = match machine_code(engines, engine, wasm, choice.memories) {
         Ok(made) => made,
         Err(error) => return Ok(Err(diagnose::failure(wasm, &error, limits))),
     };
@@ -284,13 +303,12 @@ fn machine_code(
     engines: &Engines,
     engine: &wasmtime::Engine,
     wasm: &[u8],
-    form: ModuleForm,
     memories: MemoryKind,
 ) -> wasmtime::Result<(Vec<u8>, Option<Safepoints>)> {
-    if form == ModuleForm::Component {
+    let EnginesKind::Core { author, .. } = &engines.kind else {
         return Ok((engine.precompile_component(wasm)?, None));
-    }
-    let Some(author) = &engines.author else { return Ok((engine.precompile_module(wasm)?, None)) };
+    };
+    let Some(author) = author else { return Ok((engine.precompile_module(wasm)?, None)) };
     let compiled = safepoints::insert(wasm, memories).map_err(wasmtime::Error::from).and_then(|with| {
         if with.hides_faults {
             wasmtime::Module::validate(author, wasm)?;

@@ -114,11 +114,13 @@ impl Running {
 type Switch = fn(&mut Config, bool) -> &mut Config;
 
 /// The switches that shape machine code, by the names that the engine has for them, and how they are set.
-const SWITCHES: [(&str, Switch, bool); 16] = [
+const SWITCHES: [(&str, Switch, bool); 17] = [
     // This is the concurrency of components: nothing here uses it, and every store would pay for it.
     ("concurrency_support", Config::concurrency_support, false),
     ("relaxed_simd_deterministic", Config::relaxed_simd_deterministic, true),
-    // Current tool-chains emit these. Guest threads are not offered: one task has one thread.
+    // Current tool-chains emit these. Guest threads are not offered, since one task has one thread: atomics are, and a memory
+    // that is shared is refused (`compile/shape.rs`).
+    ("wasm_threads", Config::wasm_threads, true),
     ("wasm_simd", Config::wasm_simd, true),
     ("wasm_relaxed_simd", Config::wasm_relaxed_simd, true),
     ("wasm_bulk_memory", Config::wasm_bulk_memory, true),

@@ -21,6 +21,8 @@ use proto::role::{self, Role};
 
 pub use config::MACHINE_CODE;
 pub use worker::memories;
+#[doc(hidden)]
+pub use worker::values;
 
 /// The functions that a worker provides to modules, by the names of module and function.
 pub(crate) type Provided = HashMap<(String, String), wasmtime::FuncType>;

@@ -50,6 +50,11 @@ use memories::Memories;
 use polling_page::PollingPage;
 use wasi::TaskDir;
 
+/// How the values of a component's tasks are put into it and read from there.
+pub mod values {
+    pub use super::component::{Arguments, Limit, Returned};
+}
+
 /// What a worker gives to modules and components, for the compiler.
 pub(crate) const PROVIDED: ProvidedBy =
     ProvidedBy { to_modules: linker::provided, to_component: component::check_imports };

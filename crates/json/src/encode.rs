@@ -13,6 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 
 use self::words::expected;
+pub(crate) use self::words::{or, quoted};
 use super::is_nullable;
 use proto::description::TaskDescription;
 use proto::limits::INPUT_BYTES_MAX;
@@ -20,14 +21,14 @@ use proto::schema::{Node, TypeSchema, Variant};
 use proto::text::truncated;
 
 /// An error shows this much of a value.
-const SHOWN_BYTES_MAX: usize = 60;
+pub(crate) const SHOWN_BYTES_MAX: usize = 60;
 
 /// The reason why a text cannot be the input.
 #[derive(Debug)]
 pub enum EncodeError {
     /// The text is not JSON, or reading it failed.
     Json(serde_json::Error),
-    /// The text is JSON, and does not fit the schema.
+    /// The text is JSON and does not fit the schema, or is meant as WAVE and is none, or does not fit.
     Mismatch(Mismatch),
 }
 
@@ -43,7 +44,7 @@ impl EncodeError {
 pub struct Mismatch {
     /// The path begins at `$`, the whole input: `$.points[3].x`.
     pub path: String,
-    /// The argument in which it lies, where the input was an array of them.
+    /// The argument in which it lies, where the input was an array of them, or those of a call.
     pub argument: Option<String>,
     /// The words for what is wrong there.
     pub message: String,
@@ -125,11 +126,25 @@ pub fn encode_text(text: &str) -> Vec<u8> {
 
 /// A step from a value to one inside of it.
 #[derive(Debug, Clone, Copy)]
-enum Step<'a> {
+pub(crate) enum Step<'a> {
     Index(usize),
     Name(&'a str),
     /// A map's entry: this is where its key begins in the encoded output.
     Key(usize),
+}
+
+/// Shows a path. The output is that into which the keys of maps were written.
+pub(crate) fn shown(path: &[Step<'_>], out: &[u8]) -> String {
+    let mut text = String::from("$");
+    for step in path {
+        // Writing to a String cannot fail.
+        let _ = match step {
+            Step::Index(index) => write!(text, "[{index}]"),
+            Step::Name(name) => words::push_key(&mut text, name),
+            Step::Key(start) => words::push_key(&mut text, &text_at(out, *start)),
+        };
+    }
+    text
 }
 
 /// The value that is to be read.
@@ -176,15 +191,7 @@ impl<'a> Encoder<'a> {
     }
 
     fn wrong<E: serde::de::Error>(&mut self, message: String) -> E {
-        let mut path = String::from("$");
-        for step in &self.path {
-            // Writing to a String cannot fail.
-            let _ = match step {
-                Step::Index(index) => write!(path, "[{index}]"),
-                Step::Name(name) => words::push_key(&mut path, name),
-                Step::Key(start) => words::push_key(&mut path, &text_at(&self.out, *start)),
-            };
-        }
+        let path = shown(&self.path, &self.out);
         self.mismatch = Some(Mismatch { path, argument: self.argument.map(String::from), message });
         E::custom("")
     }
@@ -256,8 +263,9 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
 
     fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<(), E> {
         let seed = self.inside();
+        let is_integer = matches!(seed.want, Want::Value(node) if integer(node).is_some());
         // JSON's reader takes -0 for a float.
-        if number == 0.0 && number.is_sign_negative() && integer(seed.want).is_some() {
+        if number == 0.0 && number.is_sign_negative() && is_integer {
             return seed.whole(0, number);
         }
         let shown =
@@ -349,29 +357,17 @@ impl<'a> Seed<'_, 'a> {
 
     fn whole<E: serde::de::Error>(self, number: i128, float: f64) -> Result<(), E> {
         let seed = self.inside();
-        let want = seed.want;
-        let range = integer(want);
         let out = &mut seed.encoder.out;
-        match (want, range) {
-            (Want::Value(Node::I8 | Node::U8), Some((min, max))) if (min..=max).contains(&number) => {
-                out.push(number as u8);
-            }
-            (Want::Value(Node::U16 | Node::U32 | Node::U64 | Node::Usize), Some((min, max)))
-                if (min..=max).contains(&number) =>
-            {
-                push_varint(out, number as u128);
-            }
-            (_, Some((min, max))) if min < 0 && (min..=max).contains(&number) => {
-                push_varint(out, zigzag(number));
-            }
-            (Want::Value(Node::I128), _) => push_varint(out, zigzag(number)),
-            (Want::Value(Node::U128), _) if number >= 0 => push_varint(out, number as u128),
+        match seed.want {
+            Want::Value(node) if push_integer(out, node, number) => Ok(()),
             // By way of an f64 it would be rounded twice. Every integer of 64 bits is within an f32's range.
-            (Want::Value(Node::F32), _) => out.extend((number as f32).to_le_bytes()),
-            (Want::Value(Node::F64), _) => return seed.float(float, || number.to_string()),
-            _ => return seed.mismatch(&number.to_string()),
+            Want::Value(Node::F32) => {
+                out.extend((number as f32).to_le_bytes());
+                Ok(())
+            }
+            Want::Value(Node::F64) => seed.float(float, || number.to_string()),
+            _ => seed.mismatch(&number.to_string()),
         }
-        Ok(())
     }
 
     fn float<E: serde::de::Error>(self, number: f64, shown: impl FnOnce() -> String) -> Result<(), E> {
@@ -437,8 +433,7 @@ impl<'a> Seed<'_, 'a> {
 }
 
 /// Returns the smallest and the largest value of an integer's type, up to 64 bits.
-fn integer(want: Want<'_>) -> Option<(i128, i128)> {
-    let Want::Value(node) = want else { return None };
+pub(crate) fn integer(node: &Node) -> Option<(i128, i128)> {
     Some(match node {
         Node::I8 => (i8::MIN.into(), i8::MAX.into()),
         Node::U8 => (0, u8::MAX.into()),
@@ -473,9 +468,22 @@ fn len_at(out: &[u8], start: usize) -> (usize, usize) {
     (len, at)
 }
 
-fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     push_varint(out, bytes.len() as u128);
     out.extend_from_slice(bytes);
+}
+
+/// Writes an integer, and returns whether it is one of the type's values.
+pub(crate) fn push_integer(out: &mut Vec<u8>, node: &Node, number: i128) -> bool {
+    match (node, integer(node)) {
+        (_, Some((min, max))) if !(min..=max).contains(&number) => return false,
+        (Node::I8 | Node::U8, _) => out.push(number as u8),
+        (Node::U16 | Node::U32 | Node::U64 | Node::Usize, _) => push_varint(out, number as u128),
+        (Node::U128, _) if number >= 0 => push_varint(out, number as u128),
+        (_, Some(_)) | (Node::I128, _) => push_varint(out, zigzag(number)),
+        _ => return false,
+    }
+    true
 }
 
 /// Small magnitudes to small numbers, whatever their sign. Independent of the width.
@@ -483,7 +491,7 @@ fn zigzag(number: i128) -> u128 {
     ((number << 1) ^ (number >> 127)) as u128
 }
 
-fn push_varint(out: &mut Vec<u8>, mut number: u128) {
+pub(crate) fn push_varint(out: &mut Vec<u8>, mut number: u128) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;

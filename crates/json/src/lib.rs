@@ -13,6 +13,8 @@
 //! | enum | `"Variant"` or `{"Variant": content}` |
 //! | map | an object if the keys are `String`, else an array of `[key, value]` |
 //!
+//! The arguments of a call may also be WAVE, the text that the component model has for values: see `wave.rs`.
+//!
 //! The user writes what goes in, and errors say where it is wrong and what was expected there. A guest has
 //! written what comes out: each length is compared with what is there, nothing is allocated by announcement,
 //! and values without bytes are counted.
@@ -21,6 +23,7 @@ mod base64;
 mod decode;
 mod encode;
 mod large;
+mod wave;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +38,7 @@ use proto::text::is_harmless;
 pub use decode::{Undecodable, check, decode};
 pub use encode::{EncodeError, bytes_of, encode_arguments, encode_bytes, encode_stream, encode_text};
 pub use large::{LARGE_BYTES, LargeValue};
+pub use wave::{Call, call, encode_wave};
 
 /// Returns whether the JSON of a value of this type may be `null`, so that an `Option` around it needs a form
 /// of its own.

@@ -290,6 +290,16 @@ pub enum ModuleForm {
     Component,
 }
 
+impl ModuleForm {
+    /// Returns its name as the command's JSON has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModuleForm::Core => "core",
+            ModuleForm::Component => "component",
+        }
+    }
+}
+
 /// The description of a module, as the compiler process found it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]

@@ -212,8 +212,24 @@ impl TypeSchema {
         text
     }
 
+    /// Returns the types of a `Result`'s value and error, if it is one.
+    pub fn result_parts(&self, node: &Node) -> Option<(NodeId, NodeId)> {
+        let Node::Enum { name, variants } = node else { return None };
+        match &variants[..] {
+            [(ok, Variant::Newtype(value)), (err, Variant::Newtype(error))]
+                if name == "Result" && ok == "Ok" && err == "Err" =>
+            {
+                Some((*value, *error))
+            }
+            _ => None,
+        }
+    }
+
     /// Writes a node as it stands inside of another one: a struct or an enum that has a name by its name.
     fn write_inside(&self, node: &Node, out: &mut impl fmt::Write) -> fmt::Result {
+        if let Some((value, error)) = self.result_parts(node) {
+            return self.write_around(out, "Result<", &[value, error], ">");
+        }
         match node {
             Node::Struct { name, .. } | Node::Enum { name, .. } if !name.is_empty() => out.write_str(name),
             node => self.write(node, out),
@@ -456,6 +472,8 @@ fn push_static(ty: &'static NamedType, nodes: &mut Vec<Node>) -> NodeId {
                     let kind = match variant.ty {
                         DataModelVariant::UnitVariant => Variant::Unit,
                         DataModelVariant::NewtypeVariant(of) => Variant::Newtype(push_static(of, nodes)),
+                        // `Result` is described so. On the wire both are the same, and serde has it as a newtype.
+                        DataModelVariant::TupleVariant([only]) => Variant::Newtype(push_static(only, nodes)),
                         DataModelVariant::TupleVariant(of) => {
                             Variant::Tuple(of.iter().map(|ty| push_static(ty, nodes)).collect())
                         }
@@ -539,6 +557,11 @@ mod tests {
     #[test]
     fn signatures_read_like_rust() {
         assert_eq!(TypeSchema::of::<(u64, Vec<String>)>().to_string(), "(u64, Vec<String>)");
+        let result = TypeSchema::of::<Vec<Result<u8, Option<String>>>>();
+        assert_eq!(result.to_string(), "Vec<Result<u8, Option<String>>>");
+        let owned = postcard::to_stdvec(&OwnedNamedType::from(<Result<u8, ()>>::SCHEMA)).expect("serialises");
+        let (decoded, _) = TypeSchema::decode_guest(&owned).expect("decodes");
+        assert_eq!(decoded, TypeSchema::of::<Result<u8, ()>>());
         assert!(TypeSchema::raw_bytes().is_compatible(&TypeSchema::of::<Vec<u8>>()));
     }
 }

@@ -22,7 +22,8 @@ pub(super) struct TypeDefinition {
 pub(super) fn collect(tasks: &[TaskDescription]) -> Vec<TypeDefinition> {
     let mut found = Vec::new();
     let mut defined = HashSet::new();
-    for schema in tasks.iter().flat_map(|task| [&task.input, &task.output]) {
+    let schemas = tasks.iter().flat_map(|task| [Some(&task.input), Some(&task.output), task.error.as_ref()]);
+    for schema in schemas.flatten() {
         let mut collector =
             Collector { schema, seen: HashSet::new(), defined: &mut defined, found: &mut found };
         collector.node(schema.root());
@@ -60,6 +61,10 @@ impl Collector<'_> {
     }
 
     fn node(&mut self, node: &Node) {
+        // This one everybody knows.
+        if let Some((value, error)) = self.schema.result_parts(node) {
+            return [value, error].into_iter().for_each(|id| self.child(id));
+        }
         match node {
             Node::Option(id) | Node::Seq(id) => self.child(*id),
             Node::Map(key, value) => [*key, *value].into_iter().for_each(|id| self.child(id)),

@@ -650,3 +650,109 @@ fn colours_are_as_asked_for_where_the_arguments_are_wrong_too() {
         assert_eq!(ended.stderr.contains('\u{1b}'), has, "{flags:?}: {}", ended.stderr);
     }
 }
+
+/// A component: a sum, a division with an error of its own, flags, and a function that nobody can call.
+const COMPONENT_WAT: &str = r#"(component
+    (core module $m
+        (memory (export "memory") 1)
+        (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
+        (func (export "invert") (param i32) (result i32) (i32.xor (local.get 0) (i32.const 3)))
+        (func (export "take") (param i32))
+        (func (export "divide") (param i32 i32) (result i32)
+            (if (i32.eqz (local.get 1))
+                (then (i32.store8 (i32.const 64) (i32.const 1))
+                      (i32.store8 (i32.const 68) (i32.const 1))
+                      (i32.store (i32.const 72) (local.get 0)))
+                (else (i32.store8 (i32.const 64) (i32.const 0))
+                      (i32.store (i32.const 68) (i32.div_s (local.get 0) (local.get 1)))))
+            (i32.const 64)))
+    (core instance $i (instantiate $m))
+    (type $fault' (variant (case "other") (case "by-zero" s32)))
+    (export $fault "fault" (type $fault'))
+    (type $style' (flags "bold" "dashed"))
+    (export $style "style" (type $style'))
+    (type $handle' (resource (rep i32)))
+    (export $handle "handle" (type $handle'))
+    (func $add (param "left" s32) (param "right" s32) (result s32) (canon lift (core func $i "add")))
+    (func $invert (param "style" $style) (result $style) (canon lift (core func $i "invert")))
+    (func $take (param "handle" (own $handle)) (canon lift (core func $i "take")))
+    (func $divide (param "a" s32) (param "b" s32) (result (result s32 (error $fault)))
+        (canon lift (core func $i "divide") (memory $i "memory")))
+    (component $maths
+        (import "add" (func $add (param "left" s32) (param "right" s32) (result s32)))
+        (export "add" (func $add)))
+    (instance $maths (instantiate $maths (with "add" (func $add))))
+    (export "demo:maths/sums@1.2.0" (instance $maths))
+    (export "invert" (func $invert))
+    (export "take" (func $take))
+    (export "divide" (func $divide)))"#;
+
+#[test]
+fn a_components_functions_are_called_by_name_with_words_json_or_wave() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let module = wat(folder.path(), "maths.wasm", COMPONENT_WAT);
+    let run = |words: &[&str]| end(wasmpool("run", &module).args(words));
+    for (words, output) in [
+        (&["add", "3", "4"][..], "7"),
+        (&["demo:maths/sums#add", "3", "4"], "7"),
+        (&["demo:maths/sums@1.2.0#add", "-3", "4"], "1"),
+        (&["add(3, -4)"], "-1"),
+        (&["demo:maths/sums#add(2147483647, 1)"], "-2147483648"),
+        (&["invert({bold})"], r#"{"bold":false,"dashed":true}"#),
+        (&["invert({})"], r#"{"bold":true,"dashed":true}"#),
+        (&["invert", r#"{"bold": true, "dashed": true}"#], r#"{"bold":false,"dashed":false}"#),
+        (&["divide", "7", "-2"], "-3"),
+    ] {
+        assert_eq!(run(words).expect(0).text(), format!("{output}\n"), "{words:?}");
+    }
+    for (words, says) in [
+        (&["divide", "7", "0"][..], "by-zero(7)"),
+        (&["take", "1"], "no task `take`"),
+        (&["add(1)"], "does not fit"),
+        (&["add(1, x)"], "does not fit"),
+        (&["add(1, 2)", "3"], "between parentheses"),
+        (&["subtract(1, 2)"], "no task `subtract`"),
+    ] {
+        let ran = run(words);
+        assert!(ran.code != 0, "{words:?}");
+        ran.says(says);
+    }
+    let failed = run(&["divide(9, 0)", "--json"]);
+    let line: serde_json::Value = serde_json::from_str(&failed.text()).expect("is JSON");
+    assert_eq!(line["error"]["kind"], "guest");
+    assert_eq!(line["error"]["data"], serde_json::json!({"by-zero": 9}));
+    let inputs = "[1, 2]\n[3, 4]\n";
+    let mapped = end_with(wasmpool("map", &module).args(["add", "--jsonl"]), inputs).expect(0);
+    assert_eq!(mapped.text().lines().count(), 2, "{}", mapped.text());
+    end(wasmpool("map", &module).args(["add(1, 2)"])).expect(2).says("lines of stdin");
+}
+
+#[test]
+fn inspect_says_of_a_component_what_it_has_and_what_cannot_be_called() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let module = wat(folder.path(), "maths.wasm", COMPONENT_WAT);
+    let page = end(&mut wasmpool("inspect", &module)).expect(0);
+    for says in [
+        "component",
+        "demo:maths/sums@1.2.0#add(left: i32, right: i32) -> i32",
+        "divide(a: i32, b: i32) -> Result<i32, fault>",
+        "enum fault { other, by-zero(i32) }",
+        "struct style { bold: bool, dashed: bool }",
+        "take: of its parameters, a resource cannot be handed to another process",
+    ] {
+        assert!(page.text().contains(says), "{says}: {}", page.text());
+    }
+    let json = end(wasmpool("inspect", &module).arg("--json")).expect(0);
+    let json: serde_json::Value = serde_json::from_str(&json.text()).expect("is JSON");
+    assert_eq!((&json["kind"], &json["form"]), (&"component".into(), &"component".into()));
+    assert_eq!(json["uncallable"][0]["export"], "take");
+    assert_eq!(json["tasks"][2]["error"], "fault");
+    // One that cannot be loaded says what it would need.
+    let http = wat(
+        folder.path(),
+        "http.wasm",
+        r#"(component (import "wasi:http/types@0.2.3" (instance (export "f" (func)))))"#,
+    );
+    let page = end(&mut wasmpool("inspect", &http));
+    assert!(page.code != 0 && page.text().contains("tasks have no network"), "{}", page.text());
+}

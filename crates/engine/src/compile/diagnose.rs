@@ -9,8 +9,19 @@ use proto::message::CompileError;
 use proto::text::truncated;
 
 /// These proposals are known to wasmtime 48 and not offered by this pool.
-const NOT_OFFERED: [(WasmFeatures, &str); 8] = [
-    (WasmFeatures::THREADS, "threads (shared memory and atomics)"),
+const NOT_OFFERED: [(WasmFeatures, &str); 13] = [
+    (
+        WasmFeatures::CM_ASYNC,
+        "asynchronous functions of the component model (WASI 0.3: build it for WASI 0.2)",
+    ),
+    (WasmFeatures::CM_THREADING, "threads of the component model"),
+    (
+        WasmFeatures::CM_ERROR_CONTEXT,
+        "error contexts of the component model (WASI 0.3: build it for WASI 0.2)",
+    ),
+    (WasmFeatures::CM_MAP, "maps of the component model"),
+    (WasmFeatures::CM_FIXED_LENGTH_LISTS, "lists of fixed length of the component model"),
+    (WasmFeatures::CM_VALUES, "values of the component model"),
     (WasmFeatures::SHARED_EVERYTHING_THREADS, "shared-everything-threads"),
     (WasmFeatures::LEGACY_EXCEPTIONS, "legacy exceptions (the superseded proposal)"),
     (WasmFeatures::STACK_SWITCHING, "stack-switching"),

@@ -19,6 +19,12 @@ use proto::text::truncated;
 pub(super) fn check(wasm: &[u8], limits: &CompileLimits) -> Result<(), CompileError> {
     Shape::new(limits).module(wasm).map_err(|stop| match stop {
         Stop::Limit(error) => *error,
+        Stop::Shared => CompileError::Unsupported {
+            feature: "threads (a shared memory)".into(),
+            message:
+                "a task has one thread: build it without threads; atomics on a memory of its own are offered"
+                    .into(),
+        },
         Stop::Malformed(error) => {
             CompileError::Invalid { message: truncated(&error.to_string(), GUEST_TEXT_BYTES_MAX / 2) }
         }
@@ -28,6 +34,8 @@ pub(super) fn check(wasm: &[u8], limits: &CompileLimits) -> Result<(), CompileEr
 /// Says why the pass ended early.
 enum Stop {
     Limit(Box<CompileError>),
+    /// A memory is shared between threads. Its instances would be made, and fail.
+    Shared,
     Malformed(BinaryReaderError),
 }
 
@@ -121,7 +129,15 @@ impl<'a> Shape<'a> {
                 self.hold(Kind::Functions, section.count().into(), None, section.range().start)
             }
             Payload::TableSection(section) => self.memories(section.count(), section.range().start),
-            Payload::MemorySection(section) => self.memories(section.count(), section.range().start),
+            Payload::MemorySection(section) => {
+                self.memories(section.count(), section.range().start)?;
+                for memory in section {
+                    if memory?.shared {
+                        return Err(Stop::Shared);
+                    }
+                }
+                Ok(())
+            }
             Payload::GlobalSection(section) => self.globals(section.count(), section.range().start),
             Payload::TagSection(section) => self.globals(section.count(), section.range().start),
             Payload::ExportSection(section) => {

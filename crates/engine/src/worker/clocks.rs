@@ -106,13 +106,16 @@ struct Moments {
     now: AtomicU64,
     /// The first of the moments that are waited for together.
     awaited: AtomicU64,
+    /// This rises with each wait, and with each moment that comes in it: of those that are waited for together, only those that
+    /// have said so since then are known.
+    round: AtomicU64,
 }
 
 impl Default for VirtualTime {
     /// It begins with one step, as the other clocks do: a clock never says 0.
     fn default() -> Self {
         let now = AtomicU64::new(VIRTUAL_TIME_STEP.as_nanos() as u64);
-        VirtualTime(Arc::new(Moments { now, awaited: AtomicU64::new(u64::MAX) }))
+        VirtualTime(Arc::new(Moments { now, awaited: AtomicU64::new(u64::MAX), round: AtomicU64::new(0) }))
     }
 }
 
@@ -135,12 +138,20 @@ impl VirtualTime {
         self.0.now.load(Ordering::Relaxed)
     }
 
-    /// Says that a moment is waited for, perhaps beside others.
-    pub(super) fn awaits(&self, at: u64) {
-        let before = self.0.awaited.load(Ordering::Relaxed);
-        // One that has come is waited for no longer.
-        let first = if before <= self.now() { at } else { before.min(at) };
-        self.0.awaited.store(first, Ordering::Relaxed);
+    /// Begins a wait for some moments.
+    pub(super) fn begin_wait(&self) {
+        self.0.awaited.store(u64::MAX, Ordering::Relaxed);
+        self.0.round.store(self.round() + 1, Ordering::Relaxed);
+    }
+
+    fn round(&self) -> u64 {
+        self.0.round.load(Ordering::Relaxed)
+    }
+
+    /// Says that a moment is waited for, perhaps beside others, and returns the round in which that is known.
+    pub(super) fn awaits(&self, at: u64) -> u64 {
+        self.0.awaited.store(self.0.awaited.load(Ordering::Relaxed).min(at), Ordering::Relaxed);
+        self.round()
     }
 
     /// Returns whether a moment is in the past. One beyond the end of time has come at the end.
@@ -148,10 +159,12 @@ impl VirtualTime {
         at.min(VIRTUAL_TIME_MAX) <= self.now()
     }
 
-    /// Sets the clock forward to this moment if it is the first of those that are waited for, and says whether it is.
-    pub(super) fn comes_next(&self, at: u64) -> bool {
-        let is_first = self.0.awaited.load(Ordering::Relaxed) >= at;
+    /// Sets the clock forward to this moment if it is the first of those that are waited for in this round, and says whether it
+    /// is.
+    pub(super) fn comes_next(&self, at: u64, round: u64) -> bool {
+        let is_first = round == self.round() && self.0.awaited.load(Ordering::Relaxed) >= at;
         if is_first {
+            self.begin_wait();
             self.advance_to(at);
         }
         is_first

@@ -4,6 +4,7 @@
 //! ABI from those bytes (`lower`), and the result is written as such bytes from there (`lift`): values are never held in
 //! between, where a list of small ones would take many times its size.
 
+mod files;
 mod guest;
 mod lift;
 mod lower;
@@ -18,10 +19,11 @@ use wasmtime_wasi::I32Exit;
 
 use super::call::{Bound, CallContext, CallPayload, CallResult};
 use super::linker::TaskState;
-use lift::Returned;
-use lower::Arguments;
 use proto::description::{ModuleDescription, TaskDescription};
 use proto::message::{Callee, RunEnd};
+
+pub use lift::{Limit, Returned};
+pub use lower::Arguments;
 
 /// The interface that a command exports, with a version behind it.
 const RUN_INTERFACE: &str = "wasi:cli/run@";
@@ -176,7 +178,7 @@ pub(super) async fn execute<const FIBER: bool>(
         Err(bytes) => return Ok(CallResult::of(RunEnd::InputTooLarge { bytes })),
     };
     let refused_before = store.data().budget.refusals();
-    let limit = lift::Limit::set(call.limits.output_bytes_max);
+    let limit = Limit::set(call.limits.output_bytes_max);
     let called = match FIBER {
         true => Box::pin(function.call_async(&mut *store, arguments)).await,
         false => function.call(&mut *store, arguments),

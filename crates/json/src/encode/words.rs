@@ -47,19 +47,19 @@ pub(super) fn expected(schema: &TypeSchema, want: Want<'_>) -> String {
             let names = quoted(variants.iter().map(|(variant, _)| variant.as_str()));
             format!("a variant of {} ({names})", or(name, "an enum"))
         }
-        other => match integer(Want::Value(other)) {
+        other => match integer(other) {
             Some((min, max)) => format!("{} ({min} to {max})", schema.show(other)),
             None => schema.show(other),
         },
     }
 }
 
-fn or<'a>(name: &'a str, otherwise: &'a str) -> &'a str {
+pub(crate) fn or<'a>(name: &'a str, otherwise: &'a str) -> &'a str {
     if name.is_empty() { otherwise } else { name }
 }
 
 /// Lists the known names, up to the bound.
-pub(super) fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let mut text = String::new();
     for name in names {
         let comma = if text.is_empty() { "" } else { ", " };

@@ -109,7 +109,11 @@ impl Reader<'_> {
                     let kind = match self.varint()? {
                         0 => Variant::Unit,
                         1 => Variant::Newtype(self.named_type(deeper)?),
-                        2 => Variant::Tuple(self.list(deeper)?),
+                        2 => match self.list(deeper)?[..] {
+                            // As in `TypeSchema::of`.
+                            [only] => Variant::Newtype(only),
+                            ref several => Variant::Tuple(several.to_vec()),
+                        },
                         3 => Variant::Struct(self.fields(deeper)?),
                         tag => return Err(SchemaError::UnknownTag(tag)),
                     };

@@ -16,7 +16,7 @@ use super::flags_bytes;
 use proto::limits::GUEST_TEXT_BYTES_MAX;
 
 /// The result of a call, as postcard.
-pub(super) enum Returned {
+pub enum Returned {
     Value(Vec<u8>),
     /// The function returned an error, which is this.
     Error(Vec<u8>),
@@ -41,10 +41,10 @@ thread_local! {
 }
 
 /// The most bytes of a result, for as long as this exists. Only the thread that runs tasks sets it, for one at a time.
-pub(super) struct Limit(());
+pub struct Limit(());
 
 impl Limit {
-    pub(super) fn set(output_bytes_max: u64) -> Limit {
+    pub fn set(output_bytes_max: u64) -> Limit {
         OUTPUT_BYTES_MAX.set(output_bytes_max);
         Limit(())
     }

@@ -27,14 +27,14 @@ fn bad(what: impl std::fmt::Display) -> wasmtime::Error {
 }
 
 /// All arguments of a call, whatever the function: their types are looked up when they are lowered.
-pub(super) struct Arguments(Vec<u8>);
+pub struct Arguments(Vec<u8>);
 
 impl Arguments {
     /// Reads a task's input; or returns how long it is, if there is no memory for it.
     ///
     /// # Errors
     /// If the host is gone.
-    pub(super) fn read(input: &mut dyn Input) -> Result<std::result::Result<Arguments, u64>> {
+    pub fn read(input: &mut dyn Input) -> Result<std::result::Result<Arguments, u64>> {
         let len = input.left();
         let mut bytes = Vec::new();
         if usize::try_from(len).ok().and_then(|len| bytes.try_reserve_exact(len).ok()).is_none() {

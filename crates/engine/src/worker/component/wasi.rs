@@ -1,5 +1,6 @@
 //! WASI 0.2 for components: wasmtime's own, but for what a task must not have or what would escape its walls. Each
-//! function that is replaced here has its counterpart in preview 1 (`open`, `links`, `poll`), and the same reason.
+//! function that is replaced here has its counterpart in preview 1 (`open`, `links`, `poll`), and the same reason; the
+//! streams of files are in `files`.
 
 use std::task::Poll;
 
@@ -11,6 +12,7 @@ use wasmtime_wasi::p2::bindings::clocks::monotonic_clock::Host as _;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
     DescriptorFlags, ErrorCode, Host as _, HostDescriptor as _, OpenFlags, PathFlags,
 };
+use wasmtime_wasi::p2::bindings::io::poll::{Host as _, HostPollable as _};
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode as SocketErrorCode, IpAddressFamily};
 use wasmtime_wasi::p2::bindings::sockets::{ip_name_lookup, network, tcp, udp};
 use wasmtime_wasi::p2::{DynPollable, FsResult, Pollable, subscribe};
@@ -19,6 +21,7 @@ use wasmtime_wasi::{WasiView as _, async_trait};
 use super::super::clocks::{Clock, VirtualTime};
 use super::super::linker::TaskState;
 use super::super::links::leads_out;
+use super::files;
 use proto::limits::{TASK_DESCRIPTORS_MAX, WASI_SUBSCRIPTIONS_MAX};
 
 /// The version of WASI in which wasmtime defines its functions: what replaces one must be of the same.
@@ -64,6 +67,7 @@ fn define_files(linker: &mut Linker<TaskState>) -> Result<()> {
             })
         },
     )?;
+    files::define(&mut files)?;
     files.func_wrap_async(
         "[method]descriptor.symlink-at",
         |mut store: Context<'_>, (dir, target, path): (Dir, String, String)| {
@@ -103,7 +107,7 @@ fn define_files(linker: &mut Linker<TaskState>) -> Result<()> {
 ///
 /// # Errors
 /// Those that are the task's end.
-fn answer<T>(
+pub(super) fn answer<T>(
     view: &mut WasiFilesystemCtxView<'_>,
     result: FsResult<T>,
 ) -> Result<(std::result::Result<T, ErrorCode>,)> {
@@ -214,13 +218,13 @@ impl Pollable for Moment {
     async fn ready(&mut self) {
         // Of several moments that are waited for together the first one comes first: each says when it is, all of them are
         // asked once more, and by then it is known which one is the first.
-        let mut has_said = false;
+        let mut known = None;
         std::future::poll_fn(|context| {
-            if self.time.has_come(self.at) || (has_said && self.time.comes_next(self.at)) {
+            let is_next = |round| self.time.comes_next(self.at, round);
+            if self.time.has_come(self.at) || known.is_some_and(is_next) {
                 return Poll::Ready(());
             }
-            self.time.awaits(self.at);
-            has_said = true;
+            known = Some(self.time.awaits(self.at));
             context.waker().wake_by_ref();
             Poll::Pending
         })
@@ -237,10 +241,24 @@ fn define_poll(linker: &mut Linker<TaskState>) -> Result<()> {
                 let max = WASI_SUBSCRIPTIONS_MAX;
                 return Err(wasmtime::format_err!("one poll takes {max} pollables at most"));
             }
-            use wasmtime_wasi::p2::bindings::io::poll::Host as _;
-            Ok((store.data_mut().ctx().table.poll(pollables).await?,))
+            Ok((begin_wait(&mut store).poll(pollables).await?,))
         })
-    })
+    })?;
+    poll.func_wrap_async(
+        "[method]pollable.block",
+        |mut store: Context<'_>, (one,): (Resource<DynPollable>,)| {
+            Box::new(async move { begin_wait(&mut store).block(one).await })
+        },
+    )
+}
+
+/// Begins a wait on the task's own clock, and returns what is waited for.
+fn begin_wait<'a>(store: &'a mut Context<'_>) -> &'a mut ResourceTable {
+    let state = store.data_mut();
+    if let Clock::Virtual(time) = &state.clock {
+        time.begin_wait();
+    }
+    state.ctx().table
 }
 
 type Refused<T> = Result<(std::result::Result<Resource<T>, SocketErrorCode>,)>;
