@@ -755,3 +755,54 @@ fn a_few_bytes_of_types_or_instances_that_stand_for_very_many_are_refused() {
     let error = pool.load(&::wat::parse_str(shared).expect("valid text")).expect_err("has threads");
     assert!(error.to_string().contains("a task has one thread"), "{error}");
 }
+
+#[test]
+fn an_instance_that_is_reused_keeps_its_streams() {
+    let pool = pool(1);
+    let text = r#"(component $C
+        (import "wasi:io/error@0.2.0" (instance $error (export "error" (type (sub resource)))))
+        (alias export $error "error" (type $error))
+        (import "wasi:io/streams@0.2.0" (instance $streams
+            (export "output-stream" (type $out (sub resource)))
+            (alias outer $C $error (type $error')) (export "error" (type $error (eq $error')))
+            (type $failed' (variant (case "last-operation-failed" (own $error)) (case "closed")))
+            (export "stream-error" (type $failed (eq $failed')))
+            (export "[method]output-stream.blocking-write-and-flush"
+                (func (param "self" (borrow $out)) (param "contents" (list u8)) (result (result (error $failed)))))))
+        (alias export $streams "output-stream" (type $out))
+        (import "wasi:cli/stdout@0.2.0" (instance $stdout
+            (alias outer $C $out (type $out')) (export "output-stream" (type $out (eq $out')))
+            (export "get-stdout" (func (result (own $out))))))
+        (core module $libc (memory (export "memory") 1))
+        (core instance $libc (instantiate $libc))
+        (alias core export $libc "memory" (core memory $memory))
+        (core func $get (canon lower (func $stdout "get-stdout")))
+        (core func $write
+            (canon lower (func $streams "[method]output-stream.blocking-write-and-flush") (memory $memory)))
+        (core module $m
+            (import "libc" "memory" (memory 1))
+            (import "" "get" (func $get (result i32)))
+            (import "" "write" (func $write (param i32 i32 i32 i32)))
+            (data (i32.const 100) "word\n")
+            (global $stdout (mut i32) (i32.const -1))
+            (func (export "say") (result i32)
+                (if (i32.eq (global.get $stdout) (i32.const -1)) (then (global.set $stdout (call $get))))
+                (call $write (global.get $stdout) (i32.const 100) (i32.const 5) (i32.const 200))
+                (i32.load8_u (i32.const 200))))
+        (core instance $i (instantiate $m
+            (with "libc" (instance $libc))
+            (with "" (instance (export "get" (func $get)) (export "write" (func $write))))))
+        (func $say (result u32) (canon lift (core func $i "say")))
+        (export "say" (func $say)))"#;
+    let module = wat(&pool, text);
+    let say = module.task::<(), u32>("say").expect("has these types");
+    let reuse = || TaskOptions::new().isolation(Isolation::Reuse);
+    for _ in 0..3 {
+        assert_eq!(ok(pool.submit_with(&say, &(), reuse())), 0);
+    }
+    // What it writes is the log of the task at hand.
+    let strict = reuse().log_bytes_max(3).log_overflow(LogOverflow::Fail);
+    let error = failure(pool.submit_with(&say, &(), strict).expect("submits"));
+    assert!(matches!(error.error(), TaskError::LogsTooLarge { .. }), "{error}");
+    assert_eq!(ok(pool.submit(&say, &())), 0);
+}

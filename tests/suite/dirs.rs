@@ -1,4 +1,7 @@
 //! Directories that a pool gives its tasks: what can be done in them, and nothing beyond.
+//!
+//! These tests are run twice: in this package the guest is a module for WASI preview 1, and in tests/componentized a
+//! component of the same text, over WASI 0.2. Each assertion holds for both, but for what the table of errnos says.
 
 mod beyond;
 mod files;
@@ -7,19 +10,27 @@ mod refusals;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use crate::support::{self, PATIENCE};
+use crate::support::{self, PATIENCE, componentize};
+use wasmpool::module::{ModuleForm, ModuleOptions, RawTask};
 use wasmpool::sandbox::DirAccess;
-use wasmpool::{Module, Pool, PoolBuilder};
+use wasmpool::{Bytes, Module, Pool, PoolBuilder};
 
 pub(crate) const WAT: &str = include_str!("dirs/guest.wat");
 
-/// Errnos of WASI.
+/// Errnos of WASI. The adapter of a component gives the same ones, but for [`TOO_MANY`].
 pub(crate) const FBIG: u8 = 22;
-pub(crate) const MFILE: u8 = 33;
 pub(crate) const NOENT: u8 = 44;
 pub(crate) const NOTEMPTY: u8 = 55;
 pub(crate) const PERM: u8 = 63;
+
+/// How many descriptors a program for preview 1 can have, and the errno of one more. A component's adapter has a table
+/// of its own, which is smaller than the pool's limit, and says that there is no memory; what the pool itself says to a
+/// component is tested in tests/componentized.
+pub(crate) const DESCRIPTORS_MAX: usize =
+    if componentize::IS_HERE { 128 } else { proto::limits::TASK_DESCRIPTORS_MAX };
+pub(crate) const TOO_MANY: u8 = if componentize::IS_HERE { 48 } else { 33 };
 
 /// A folder that everybody may enter, with a secret in it; the pool's directories are beside that.
 pub(crate) struct Place {
@@ -69,7 +80,7 @@ pub(crate) struct Guest {
 impl Guest {
     pub(crate) fn new(builder: PoolBuilder) -> Guest {
         let pool = support::build(builder);
-        let module = support::wat(&pool, WAT);
+        let module = load(&pool);
         Guest { pool, module }
     }
 
@@ -120,6 +131,59 @@ impl Guest {
     }
 }
 
+/// Loads the guest in the form that the tests of this package are about.
+pub(crate) fn load(pool: &Pool) -> Module {
+    load_with(pool, ModuleOptions::new())
+}
+
+pub(crate) fn load_with(pool: &Pool, options: ModuleOptions) -> Module {
+    static GUEST: OnceLock<Vec<u8>> = OnceLock::new();
+    let guest = GUEST.get_or_init(|| match componentize::IS_HERE {
+        true => componentize::of_tasks(WAT),
+        false => wat::parse_str(WAT).expect("valid text"),
+    });
+    let module = pool.load_with(guest, options).unwrap_or_else(|error| panic!("loads: {error}"));
+    assert_eq!(module.description().form == ModuleForm::Component, componentize::IS_HERE);
+    module
+}
+
+/// Returns a task of the guest, by its name in the module.
+pub(crate) fn task(module: &Module, name: &str) -> RawTask {
+    match componentize::IS_HERE {
+        true => support::raw(module, &name.replace('_', "-")),
+        false => support::raw(module, name),
+    }
+}
+
+/// Returns the input of a task: for a component it is a list of bytes, whose length is in front.
+pub(crate) fn input(dir: u8, first: &str, second: &str) -> Bytes {
+    let mut input = vec![dir, first.len() as u8];
+    input.extend(first.bytes());
+    input.extend(second.bytes());
+    if componentize::IS_HERE {
+        let len = input.len();
+        assert!(len < 1 << 14, "two digits hold the length");
+        // Seven bits a digit, the lowest ones first; all but the last digit have the high bit.
+        let digits = [len as u8 | 0x80, (len >> 7) as u8];
+        match len {
+            0..0x80 => input.insert(0, len as u8),
+            _ => drop(input.splice(..0, digits)),
+        }
+    }
+    input.into()
+}
+
+/// Returns a task's output without the length that a list has in front.
+fn output(output: &[u8]) -> &[u8] {
+    match componentize::IS_HERE {
+        true => {
+            let digits = output.iter().take_while(|byte| **byte >= 0x80).count();
+            &output[digits + 1..]
+        }
+        false => output,
+    }
+}
+
 #[track_caller]
 pub(crate) fn ask(
     pool: &Pool,
@@ -129,14 +193,13 @@ pub(crate) fn ask(
     first: &str,
     second: &str,
 ) -> Result<Vec<u8>, u8> {
-    let mut input = vec![dir, first.len() as u8];
-    input.extend(first.bytes());
-    input.extend(second.bytes());
-    let future = pool.submit_bytes(&support::raw(module, task), input).expect("is accepted");
-    let output = future.result_timeout(PATIENCE).expect("in time");
-    let output = output.unwrap_or_else(|failure| panic!("{task} of `{first}`: {failure}"));
-    match output[0] {
-        0 => Ok(output[1..].to_vec()),
-        errno => Err(errno),
+    let future =
+        pool.submit_bytes(&self::task(module, task), input(dir, first, second)).expect("is accepted");
+    let bytes = future.result_timeout(PATIENCE).expect("in time");
+    let bytes = bytes.unwrap_or_else(|failure| panic!("{task} of `{first}`: {failure}"));
+    match output(&bytes) {
+        [0, data @ ..] => Ok(data.to_vec()),
+        [errno, ..] => Err(*errno),
+        [] => panic!("{task} of `{first}` has no errno"),
     }
 }

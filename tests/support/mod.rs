@@ -4,6 +4,7 @@
 
 pub mod act;
 pub mod bombs;
+pub mod componentize;
 pub mod say;
 
 use std::path::{Path, PathBuf};

@@ -382,17 +382,22 @@ pub const VIRTUAL_TIME_EPOCH: Duration = Duration::from_secs(1_577_836_800);
 pub const VIRTUAL_TIME_STEP: Duration = Duration::from_micros(1);
 
 /// Bytes that one WASI call may have the worker read or copy for it (a buffer to write, a path); beyond, it fails
-/// with `ENOMEM`. Wasmtime's own default is 128 MiB. It is as much as [`OUTPUT_BYTES_MAX`](task::OUTPUT_BYTES_MAX):
-/// a program may write all of its output at once.
-pub const WASI_CALL_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// with `ENOMEM`. It is wasmtime's own default: programs read files of some 90 MB in one call (nextpnr). It is no less than
+/// [`OUTPUT_BYTES_MAX`](task::OUTPUT_BYTES_MAX), since a program may write all of its output at once.
+pub const WASI_CALL_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// Most bytes of one `random_get`; beyond, the task traps. They are made in the worker's memory,
 /// outside of the task's limit. Wasmtime's own default is 64 MiB.
 pub const WASI_RANDOM_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Most resources of WASI 0.2 that one task may have at a time: descriptors, streams, what can be polled; beyond, the task
-/// traps. Something that can be polled counts twice. Each takes some hundred bytes of the worker's memory.
+/// traps. Something that can be polled counts twice. Each takes some hundred bytes of the worker's memory, but for lists of
+/// directories, which have a bound of their own.
 pub const WASI_RESOURCES_MAX: usize = 16 * 1024;
+
+/// Most lists of directories that one component may have at a time: one for each level of a walk. Each holds all names of its
+/// directory in the worker's memory.
+pub const DIRECTORY_LISTS_MAX: usize = 64;
 
 /// Most subscriptions of one `poll_oneoff`; beyond, it fails with `ENOMEM`. Each costs the worker
 /// several hundred bytes: within wasmtime's own limit of 1.6 million a task could have it allocate a GiB.

@@ -217,7 +217,8 @@ impl TypeSchema {
         let Node::Enum { name, variants } = node else { return None };
         match &variants[..] {
             [(ok, Variant::Newtype(value)), (err, Variant::Newtype(error))]
-                if name == "Result" && ok == "Ok" && err == "Err" =>
+                // The second is how postcard's schema has it.
+                if ["Result", "Result<T, E>"].contains(&name.as_str()) && ok == "Ok" && err == "Err" =>
             {
                 Some((*value, *error))
             }

@@ -8,8 +8,8 @@ use wasmpool::error::SubmitError;
 use wasmpool::module::ModuleOptions;
 use wasmpool::sandbox::{DirAccess, SandboxLayer, SandboxPolicy};
 
-use super::{FBIG, Guest, MFILE, NOENT, NOTEMPTY, PERM, Place, WAT, ask};
-use crate::support::{self, PATIENCE};
+use super::{DESCRIPTORS_MAX, FBIG, Guest, NOENT, NOTEMPTY, PERM, Place, TOO_MANY, WAT, ask};
+use crate::support::{self, PATIENCE, componentize};
 
 #[test]
 fn without_a_directory_nothing_is_given() {
@@ -196,7 +196,7 @@ fn a_task_that_opens_all_it_can_leaves_the_worker_what_it_needs() {
     for _ in 0..3 {
         let answer = guest.ask("hoard", 3, "a", "").expect("an answer");
         let times = u32::from_le_bytes(answer[1..5].try_into().expect("four bytes"));
-        assert_eq!((answer[0], times), (MFILE, proto::limits::TASK_DESCRIPTORS_MAX as u32 - 4));
+        assert_eq!((answer[0], times), (TOO_MANY, DESCRIPTORS_MAX as u32 - 4));
     }
     guest.assert_nobody_died();
 }
@@ -215,10 +215,10 @@ fn a_fifo_costs_the_worker_at_the_deadline_and_nothing_else() {
     let builder =
         support::builder(1).dir(&dir, "/dir", DirAccess::ReadOnly).grace(Duration::from_millis(100));
     let pool = support::build(builder);
-    let module = support::wat(&pool, WAT);
+    let module = super::load(&pool);
     let options = TaskOptions::new().timeout(Duration::from_millis(300));
-    let input = wasmpool::Bytes::from_static(b"\x03\x04fifo");
-    let waits = pool.submit_with(&support::raw(&module, "read"), &input, options).expect("is accepted");
+    let input = super::input(3, "fifo", "");
+    let waits = pool.submit_with(&super::task(&module, "read"), &input, options).expect("is accepted");
     let error = support::error(&waits);
     assert!(matches!(error, wasmpool::TaskError::Timeout { .. }), "{error}");
     assert_eq!(ask(&pool, &module, "read", 3, "a", ""), Ok(b"a".to_vec()));
@@ -239,7 +239,11 @@ fn a_command_reads_and_writes_as_tasks_do() {
              (drop (call $open (i32.const 9) (i64.const 64) (i32.const 0)))
              (drop (call $write_second)))"#,
     );
-    let command = support::wat(&pool, &text).command().expect("a command");
+    let mut command = wat::parse_str(&text).expect("valid text");
+    if componentize::IS_HERE {
+        command = componentize::command(&command);
+    }
+    let command = pool.load(&command).expect("loads").command().expect("a command");
     let future = pool.submit(&command, &wasmpool::task::CommandInput::new()).expect("is accepted");
     let output = future.result_timeout(PATIENCE).expect("in time").expect("succeeds");
     assert_eq!(output.exit_code, 0);
@@ -300,7 +304,7 @@ fn a_scan_of_the_page_map_and_directories_go_together() {
         Err(wasmpool::error::BuildError::PagemapScan { reason }) => return println!("not here: {reason}"),
         Err(error) => panic!("{error}"),
     };
-    let module = support::wat(&pool, WAT);
+    let module = super::load(&pool);
     for _ in 0..20 {
         assert_eq!(ask(&pool, &module, "read", 3, "a", ""), Ok(b"a".to_vec()));
     }
@@ -315,7 +319,7 @@ fn all_layers_can_be_demanded_and_none() {
         let builder = support::builder(1).without_cgroup().sandbox(policy);
         // A layer that only root has does not count as missing for an ordinary user.
         let pool = support::build(builder.dir(&dir, "/dir", DirAccess::ReadWrite));
-        let module = support::wat(&pool, WAT);
+        let module = super::load(&pool);
         assert_eq!(ask(&pool, &module, "read", 3, "a", ""), Ok(b"a".to_vec()), "{policy}");
         assert_eq!(ask(&pool, &module, "write", 3, "b", "b"), Ok(Vec::new()), "{policy}");
     }
@@ -327,9 +331,9 @@ fn a_deterministic_task_that_could_see_files_is_refused() {
     let dir = place.dir("dir");
     let pool = support::build(support::builder(1).dir(&dir, "/dir", DirAccess::ReadOnly));
     let options = ModuleOptions::new().deterministic(true);
-    let module = pool.load_with(&wat::parse_str(WAT).expect("valid"), options.clone()).expect("loads");
+    let module = super::load_with(&pool, options.clone());
     let seeded = || TaskOptions::new().deterministic(1);
-    let refused = pool.submit_with(&support::raw(&module, "read"), &wasmpool::Bytes::new(), seeded());
+    let refused = pool.submit_with(&super::task(&module, "read"), &wasmpool::Bytes::new(), seeded());
     assert!(matches!(refused, Err(SubmitError::DirsNotDeterministic { .. })), "{refused:?}");
     // A module without WASI sees nothing of them.
     let echo = pool.load_with(&wat::parse_str(support::ECHO_WAT).expect("valid"), options).expect("loads");

@@ -5,6 +5,8 @@
 //! cannot come to a tree of any size. A function that has no schema is not callable, and says why.
 
 mod schema;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 

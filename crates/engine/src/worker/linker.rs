@@ -11,6 +11,7 @@ use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView};
 use super::asks::AskedStdin;
 use super::budget::Budget;
 use super::clocks::Clock;
+use super::instance::Outputs;
 use super::shares::{self, Mapping};
 use super::task_log::TaskLog;
 use super::wasi::Wasi;
@@ -41,12 +42,15 @@ pub(super) struct TaskState {
 }
 
 impl TaskState {
-    /// The next task's: nothing of the one before is left here.
+    /// The next task's: nothing of the one before is left here, unless it is to run in the same instance of a component. That
+    /// has handles of streams and descriptors, which would lead nowhere in another table.
     pub(super) fn begin(&mut self, limits: &TaskLimits, began: Instant) {
         self.limits = *limits;
         self.budget.begin(limits.memory_bytes_max, began);
-        self.wasi = None;
-        self.clock = Clock::none();
+        if !matches!(self.wasi, Some(Wasi::Preview2 { .. })) {
+            self.wasi = None;
+            self.clock = Clock::none();
+        }
         self.panic = None;
         self.stdin = None;
         self.shares.clear();
@@ -77,7 +81,7 @@ impl TaskState {
         if !matches!(self.wasi, Some(Wasi::Preview1(_))) {
             self.wasi = None;
         }
-        let empty = || Wasi::build(WasiCtxBuilder::new(), ModuleForm::Core);
+        let empty = || Wasi::build(WasiCtxBuilder::new(), ModuleForm::Core, Outputs::none());
         match self.wasi.get_or_insert_with(empty) {
             Wasi::Preview1(wasi) => wasi,
             Wasi::Preview2 { .. } => unreachable!("it was made for a module, a line above"),
@@ -90,9 +94,9 @@ impl WasiView for TaskState {
         if !matches!(self.wasi, Some(Wasi::Preview2 { .. })) {
             self.wasi = None;
         }
-        let empty = || Wasi::build(WasiCtxBuilder::new(), ModuleForm::Component);
+        let empty = || Wasi::build(WasiCtxBuilder::new(), ModuleForm::Component, Outputs::none());
         match self.wasi.get_or_insert_with(empty) {
-            Wasi::Preview2 { context, table } => WasiCtxView { ctx: context, table },
+            Wasi::Preview2 { context, table, .. } => WasiCtxView { ctx: context, table },
             Wasi::Preview1(_) => unreachable!("it was made for a component, a line above"),
         }
     }

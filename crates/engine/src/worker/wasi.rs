@@ -38,16 +38,16 @@ pub(super) enum Wasi {
     /// Preview 1, of a module.
     Preview1(WasiP1Ctx),
     /// 0.2, of a component.
-    Preview2 { context: WasiCtx, table: ResourceTable },
+    Preview2 { context: Box<WasiCtx>, table: ResourceTable, outputs: Outputs },
 }
 
 impl Wasi {
-    pub(super) fn build(mut builder: WasiCtxBuilder, form: ModuleForm) -> Wasi {
+    pub(super) fn build(mut builder: WasiCtxBuilder, form: ModuleForm, outputs: Outputs) -> Wasi {
         match form {
             ModuleForm::Component => {
                 let mut table = ResourceTable::new();
                 table.set_max_capacity(WASI_RESOURCES_MAX);
-                Wasi::Preview2 { context: builder.build(), table }
+                Wasi::Preview2 { context: Box::new(builder.build()), table, outputs }
             }
             _ => Wasi::Preview1(builder.build_p1()),
         }
@@ -116,7 +116,7 @@ pub(super) fn context(
             Clock::Virtual(time)
         }
     };
-    Ok(WasiContext { wasi: Wasi::build(wasi, form), clock, stdin: asked })
+    Ok(WasiContext { wasi: Wasi::build(wasi, form, output.clone()), clock, stdin: asked })
 }
 
 fn cannot_open(dir: &GuestDir, error: &dyn std::fmt::Display) -> RunEnd {

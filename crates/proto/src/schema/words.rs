@@ -181,6 +181,24 @@ mod tests {
         assert_eq!(shown(Fault::At(Some((7, 'x')))), "At(some((7, 'x')))");
     }
 
+    proptest::proptest! {
+        /// The bytes are a worker's, which may be anybody's.
+        #[test]
+        fn any_bytes_are_words_or_none(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let schemas = [
+                TypeSchema::of::<Fault>(),
+                TypeSchema::of::<Vec<Option<(String, char)>>>(),
+                TypeSchema::of::<std::collections::BTreeMap<u8, Vec<i128>>>(),
+                TypeSchema::of::<Result<(f32, f64), Vec<Vec<bool>>>>(),
+            ];
+            for schema in schemas {
+                if let Some(text) = words(&schema, &bytes, 50) {
+                    proptest::prop_assert!(text.len() <= 50 + 2 * bytes.len() + 40, "{text}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_long_value_is_cut_off_and_bytes_of_another_type_are_none() {
         let bytes = postcard::to_stdvec(&vec![123u32; 100_000]).expect("serialises");

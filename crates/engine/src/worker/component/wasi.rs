@@ -4,7 +4,7 @@
 
 use std::task::Poll;
 
-use wasmtime::component::{Linker, Resource, ResourceTable};
+use wasmtime::component::{Linker, LinkerInstance, Resource, ResourceTable};
 use wasmtime::{Result, StoreContextMut};
 use wasmtime_wasi::clocks::WasiClocksView as _;
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView, WasiFilesystemView as _};
@@ -15,19 +15,20 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::p2::bindings::io::poll::{Host as _, HostPollable as _};
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode as SocketErrorCode, IpAddressFamily};
 use wasmtime_wasi::p2::bindings::sockets::{ip_name_lookup, network, tcp, udp};
-use wasmtime_wasi::p2::{DynPollable, FsResult, Pollable, subscribe};
+use wasmtime_wasi::p2::{DynPollable, FsResult, Pollable, ReaddirIterator, subscribe};
 use wasmtime_wasi::{WasiView as _, async_trait};
 
 use super::super::clocks::{Clock, VirtualTime};
 use super::super::linker::TaskState;
 use super::super::links::leads_out;
 use super::files;
-use proto::limits::{TASK_DESCRIPTORS_MAX, WASI_SUBSCRIPTIONS_MAX};
+use proto::limits::{DIRECTORY_LISTS_MAX, TASK_DESCRIPTORS_MAX, WASI_SUBSCRIPTIONS_MAX};
 
 /// The version of WASI in which wasmtime defines its functions: what replaces one must be of the same.
 const VERSION: &str = "0.2.12";
 
 type Context<'a> = StoreContextMut<'a, TaskState>;
+type Dir = Resource<Descriptor>;
 
 /// Defines WASI.
 ///
@@ -48,9 +49,8 @@ fn name(interface: &str) -> String {
     format!("wasi:{interface}@{VERSION}")
 }
 
-/// `open-at` is held to [`TASK_DESCRIPTORS_MAX`]; no link that leads out is made, moved or given a second name.
+/// `open-at` is held to [`TASK_DESCRIPTORS_MAX`], `read-directory` to [`DIRECTORY_LISTS_MAX`].
 fn define_files(linker: &mut Linker<TaskState>) -> Result<()> {
-    type Dir = Resource<Descriptor>;
     let mut files = linker.instance(&name("filesystem/types"))?;
     files.func_wrap_async(
         "[method]descriptor.open-at",
@@ -67,7 +67,27 @@ fn define_files(linker: &mut Linker<TaskState>) -> Result<()> {
             })
         },
     )?;
+    files.func_wrap_async(
+        "[method]descriptor.read-directory",
+        |mut store: Context<'_>, (dir,): (Dir,)| {
+            Box::new(async move {
+                let mut view = store.data_mut().filesystem();
+                // Each list holds all names of its directory, in the worker's own memory, until it is dropped.
+                let lists = view.table.iter_mut().filter(|entry| entry.is::<ReaddirIterator>()).count();
+                if lists >= DIRECTORY_LISTS_MAX {
+                    return Ok((Err(ErrorCode::InsufficientMemory),));
+                }
+                let listed = view.read_directory(dir).await;
+                answer(&mut view, listed)
+            })
+        },
+    )?;
     files::define(&mut files)?;
+    define_links(&mut files)
+}
+
+/// No link that leads out is made, moved or given a second name.
+fn define_links(files: &mut LinkerInstance<'_, TaskState>) -> Result<()> {
     files.func_wrap_async(
         "[method]descriptor.symlink-at",
         |mut store: Context<'_>, (dir, target, path): (Dir, String, String)| {

@@ -1,0 +1,1 @@
+//! The tests of this package are all that it has: tests/componentized/tests.
