@@ -401,7 +401,7 @@ fn what_cannot_be_called_says_why_and_the_rest_can_be() {
     let [take] = &module.description().uncallable[..] else { panic!("{:?}", module.description()) };
     assert_eq!((take.export.as_str(), take.reason.contains("a resource")), ("take", true), "{take:?}");
 
-    let error = pool.load(&::wat::parse_str(&text).expect("valid text")).expect_err("imports a host's");
+    let error = pool.load(&::wat::parse_str(text).expect("valid text")).expect_err("imports a host's");
     let ModuleError::UnknownImports { imports } = &error else { panic!("{error}") };
     assert!(imports[0].contains("host"), "{error}");
 }

@@ -85,7 +85,7 @@ fn says(pages: u32, body: &str) -> Vec<u32> {
 
 fn command(pool: &Pool, body: &str) -> Command {
     let text = format!(
-        r#"(module {PRELUDE} (memory (export "memory") 2000)
+        r#"(module {PRELUDE} (memory (export "memory") 2100)
             (func $give (param $fd i32) (param $at i32) (param $len i32)
                 (i32.store (i32.const 0) (local.get $at))
                 (i32.store (i32.const 4) (local.get $len))
@@ -216,7 +216,7 @@ fn stdout_and_stderr_have_the_tasks_own_limit_each() {
 }
 
 #[test]
-fn one_call_writes_at_most_64_mib_and_no_number_of_buffers_is_too_many_to_refuse() {
+fn one_call_writes_at_most_128_mib_and_no_number_of_buffers_is_too_many_to_refuse() {
     let pool = pool(1);
     let body = format!(
         r#"(call $give (i32.const 1) (i32.const 65536) (i32.const {}))

@@ -226,7 +226,7 @@ fn judge(error: wasmtime::Error, was_refused_memory: bool) -> wasmtime::Result<C
 fn flags_bytes(count: usize) -> usize {
     match count {
         ..=8 => 1,
-        ..=16 => 2,
+        9..=16 => 2,
         more => 4 * more.div_ceil(32),
     }
 }

@@ -38,7 +38,7 @@ pub(super) enum Wasi {
     /// Preview 1, of a module.
     Preview1(WasiP1Ctx),
     /// 0.2, of a component.
-    Preview2 { context: Box<WasiCtx>, table: ResourceTable, outputs: Outputs },
+    Preview2 { context: WasiCtx, table: ResourceTable, outputs: Outputs },
 }
 
 impl Wasi {
@@ -47,7 +47,7 @@ impl Wasi {
             ModuleForm::Component => {
                 let mut table = ResourceTable::new();
                 table.set_max_capacity(WASI_RESOURCES_MAX);
-                Wasi::Preview2 { context: Box::new(builder.build()), table, outputs }
+                Wasi::Preview2 { context: builder.build(), table, outputs }
             }
             _ => Wasi::Preview1(builder.build_p1()),
         }

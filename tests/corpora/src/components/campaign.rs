@@ -21,6 +21,9 @@ use crate::random::Random;
 /// Types before another pool takes over.
 const TYPES_PER_POOL: u64 = 500;
 
+/// With so many types whose values differ, no more are tried after the pool at hand.
+const DIFFERENT_MAX: usize = 100;
+
 /// The time that a pool may take to end. It has nothing to do any more.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -71,7 +74,7 @@ impl Campaign<'_> {
         let mut campaign = Campaign { settings, engine: in_process::engine()?, summary: Summary::default() };
         let end = settings.first + settings.count;
         let mut next = settings.first;
-        while next < end {
+        while next < end && campaign.summary.different.len() < DIFFERENT_MAX {
             let pool = pool::steady(settings.workers, |builder| builder)?;
             let last = end.min(next + TYPES_PER_POOL);
             for index in next..last {
@@ -201,7 +204,7 @@ fn kind(ty: &Type) -> &'static str {
         Type::Result(Some(_), Some(_)) => "result<T, E>",
         Type::Flags { flags, .. } => match flags.len() {
             ..=8 => "flags in one byte",
-            ..=16 => "flags in two bytes",
+            9..=16 => "flags in two bytes",
             _ => "flags in four bytes",
         },
     }

@@ -46,6 +46,9 @@ pub(super) struct InProcess<'a> {
     pub(super) spoiled: Spoiled,
 }
 
+/// Returns what each slot holds.
+type Slots = TypedFunc<(), (Vec<u64>,)>;
+
 /// The functions of an instance.
 struct Instance {
     store: Store<()>,
@@ -54,7 +57,7 @@ struct Instance {
     get: Both,
     reset: Func,
     spoil: Func,
-    slots: Option<(Both, TypedFunc<(), (Vec<u64>,)>)>,
+    slots: Option<(Both, Slots)>,
     whole: Whole,
 }
 

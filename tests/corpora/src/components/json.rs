@@ -206,7 +206,7 @@ impl Writer<'_> {
             1 => format!("{number:?}"),
             2 => format!("{number:e}"),
             3 => number.to_string(),
-            // All its digits.
+            // These are all of its digits.
             4 => f64::from(number).to_string(),
             5 => near.map_or(number.to_string(), |near| near.to_string()),
             _ => serde_json::to_string(&number).unwrap_or_default(),

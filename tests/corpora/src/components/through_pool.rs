@@ -41,7 +41,7 @@ pub(super) fn check(
     let (mut inputs, mut printed) = (Vec::new(), Vec::new());
     for (index, value) in values.iter().enumerate() {
         let wrong = |what| Wrong { value: Some(index), what };
-        // Of JSON there is one NaN.
+        // JSON has one NaN.
         let value = value.with_plain_nans();
         let mut bytes = Vec::new();
         value.push_postcard(ty, &mut bytes);

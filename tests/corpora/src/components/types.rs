@@ -57,7 +57,7 @@ pub(super) enum Type {
     },
     Option(Box<Type>),
     Result(Option<Box<Type>>, Option<Box<Type>>),
-    /// At most 32.
+    /// There are at most 32 of them.
     Flags {
         name: String,
         flags: Vec<String>,

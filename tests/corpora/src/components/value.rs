@@ -67,9 +67,9 @@ pub(super) enum Value {
     Char(char),
     String(String),
     List(Vec<Value>),
-    /// Of a record or a tuple.
+    /// The parts of a record or a tuple.
     Parts(Vec<Value>),
-    /// Of a variant, enum, option or result.
+    /// The case of a variant, enum, option or result, and what it has with it.
     Case(usize, Option<Box<Value>>),
     Flags(u32),
 }
