@@ -9,8 +9,8 @@ use bytes::Bytes;
 use wasmtime::component::{LinkerInstance, Resource};
 use wasmtime::{Result, StoreContextMut};
 use wasmtime_wasi::async_trait;
-use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView as _};
-use wasmtime_wasi::p2::bindings::filesystem::types::HostDescriptor as _;
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView, WasiFilesystemView as _};
+use wasmtime_wasi::p2::bindings::filesystem::types::{ErrorCode, HostDescriptor as _};
 use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, FsResult, InputStream, OutputStream, Pollable, StreamError, StreamResult,
 };
@@ -30,11 +30,10 @@ pub(super) fn define(files: &mut LinkerInstance<'_, TaskState>) -> Result<()> {
         "[method]descriptor.read-via-stream",
         |mut store: StoreAt<'_>, (file, offset): (File, u64)| {
             let mut view = store.data_mut().filesystem();
-            let made: FsResult<Resource<DynInputStream>> =
-                view.read_via_stream(file, offset).and_then(|stream| {
-                    let stream: DynInputStream = Box::new(AtOnce(view.table.delete(stream)?));
-                    Ok(view.table.push(stream)?)
-                });
+            let made = view.read_via_stream(file, offset).and_then(|stream| {
+                let stream: DynInputStream = Box::new(AtOnce(view.table.delete(stream)?));
+                Ok(view.table.push(stream)?)
+            });
             answer(&mut view, made)
         },
     )?;
@@ -42,22 +41,29 @@ pub(super) fn define(files: &mut LinkerInstance<'_, TaskState>) -> Result<()> {
         "[method]descriptor.write-via-stream",
         |mut store: StoreAt<'_>, (file, offset): (File, u64)| {
             let mut view = store.data_mut().filesystem();
-            let made: FsResult<Resource<DynOutputStream>> =
-                view.write_via_stream(file, offset).and_then(|stream| {
-                    let stream: DynOutputStream = Box::new(AtOnce(view.table.delete(stream)?));
-                    Ok(view.table.push(stream)?)
-                });
-            answer(&mut view, made)
+            let made = view.write_via_stream(file, offset);
+            written_at_once(view, made)
         },
     )?;
     files.func_wrap("[method]descriptor.append-via-stream", |mut store: StoreAt<'_>, (file,): (File,)| {
         let mut view = store.data_mut().filesystem();
-        let made: FsResult<Resource<DynOutputStream>> = view.append_via_stream(file).and_then(|stream| {
-            let stream: DynOutputStream = Box::new(AtOnce(view.table.delete(stream)?));
-            Ok(view.table.push(stream)?)
-        });
-        answer(&mut view, made)
+        let made = view.append_via_stream(file);
+        written_at_once(view, made)
     })
+}
+
+type Writer = Resource<DynOutputStream>;
+
+/// Puts a stream to a file in the place of one of wasmtime's.
+fn written_at_once(
+    mut view: WasiFilesystemCtxView<'_>,
+    made: FsResult<Writer>,
+) -> Result<(std::result::Result<Writer, ErrorCode>,)> {
+    let made = made.and_then(|stream| {
+        let stream: DynOutputStream = Box::new(AtOnce(view.table.delete(stream)?));
+        Ok(view.table.push(stream)?)
+    });
+    answer(&mut view, made)
 }
 
 /// A stream of a file whose calls do all their work at once.
