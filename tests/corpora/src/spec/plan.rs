@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use wasmparser::{TypeRef, Validator, WasmFeatures};
+use wasmparser::{Parser, Payload, TypeRef, Validator, WasmFeatures};
 use wasmpool::error::TrapCode;
 use wast::core::{ModuleKind, WastArgCore, WastRetCore};
 use wast::token::{Id, Span};
@@ -290,7 +290,8 @@ impl<'s> Planner<'s> {
 
     /// Why a module cannot be run as it should be, if so; and what it imports.
     fn beyond(&mut self, wasm: &[u8], imported: &mut Definitions) -> Option<Reason> {
-        if !validates(OFFERED, wasm) && validates(WasmFeatures::all(), wasm) {
+        let is_refused = !validates(OFFERED, wasm) || shares_memory(wasm);
+        if is_refused && validates(WasmFeatures::all(), wasm) {
             return Some(Reason::Refused);
         }
         let Ok(outline) = Outline::of(wasm) else { return None };
@@ -405,6 +406,18 @@ fn replayed(wasm: &[u8], imported: &Definitions, steps: &[Step<'_>]) -> Result<V
 
 fn validates(features: WasmFeatures, wasm: &[u8]) -> bool {
     Validator::new_with_features(features).validate_all(wasm).is_ok()
+}
+
+/// Returns whether a module has a memory that threads share.
+fn shares_memory(wasm: &[u8]) -> bool {
+    Parser::new(0).parse_all(wasm).any(|payload| match payload {
+        Ok(Payload::MemorySection(memories)) => memories.into_iter().flatten().any(|memory| memory.shared),
+        Ok(Payload::ImportSection(imports)) => imports
+            .into_imports()
+            .flatten()
+            .any(|import| matches!(import.ty, TypeRef::Memory(memory) if memory.shared)),
+        _ => false,
+    })
 }
 
 /// The trap's kind, from the words of the specification's interpreter. Older scripts are less exact.
