@@ -33,7 +33,8 @@ const NOWHERE: usize = 4032;
 
 /// Fills more memory than the least that a worker can be given, and keeps it.
 fn hoard() {
-    let hoard = std::hint::black_box(vec![1u8; 928 << 20]);
+    let bytes = wasmpool::limits::WORKER_MEMORY_BYTES_MIN as usize + (224 << 20);
+    let hoard = std::hint::black_box(vec![1u8; bytes]);
     sleep();
     drop(hoard);
 }
