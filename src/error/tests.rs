@@ -372,7 +372,8 @@ fn a_failure_tells_all_of_its_error_itself() {
 #[test]
 fn an_unknown_import_is_told_with_the_functions_that_there_are() {
     let message = ModuleError::UnknownImports { imports: vec!["env.a: () -> ()".into()] }.to_string();
-    assert!(message.ends_with("wasmpool (log, panic, shared_len, shared_read)"), "{message}");
+    let provided = "wasmpool (log, panic, shared_len, shared_read) to modules, WASI 0.2 and wasmpool:guest to components";
+    assert!(message.ends_with(provided), "{message}");
 }
 
 #[test]
