@@ -138,7 +138,7 @@ impl Engines {
                 let kind = EngineKind::of(code, ModuleForm::Component, MemoryKind::Pooled);
                 EnginesKind::Component(engine(kind)?)
             }
-            // What is neither is refused before an engine is used.
+            // A file that is neither a module nor a component is refused before an engine is used.
             _ => {
                 let author = EngineKind::Modules(CodeKind::Unchecked, MemoryKind::Own);
                 let author = code.has_safepoints().then(|| engine(author)).transpose()?;

@@ -256,7 +256,7 @@ pub fn engine_config(kind: EngineKind, running: Running) -> Result<Config> {
     shape(&mut config);
     set_kinds(&mut config, kind);
     config.max_wasm_stack(running.wasm_stack_bytes);
-    // What imports WASI runs on a fiber, whose stack needs room for wasm and for host calls.
+    // A module or component that imports WASI runs on a fiber, whose stack needs room for wasm and for host calls.
     config.async_stack_size(running.wasm_stack_bytes + HOST_STACK_BYTES);
     if kind.memories() == MemoryKind::Own || running.reserve == Reserve::None {
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);

@@ -55,7 +55,7 @@ pub mod values {
     pub use super::component::{Arguments, Limit, Returned};
 }
 
-/// What a worker gives to modules and components, for the compiler.
+/// Tells the compiler which imports a worker gives to modules and components.
 pub(crate) const PROVIDED: ProvidedBy =
     ProvidedBy { to_modules: linker::provided, to_component: component::check_imports };
 

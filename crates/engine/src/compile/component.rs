@@ -93,7 +93,7 @@ impl ComponentOutline {
     }
 }
 
-/// What the component itself imports and exports.
+/// The names of the imports and exports of the component itself, and not of those inside of it.
 #[derive(Default)]
 struct Names {
     imports: Vec<String>,

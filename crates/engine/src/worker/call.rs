@@ -40,7 +40,7 @@ impl CallResult {
 /// A task, as it is called: a pointer and a length in, an envelope out.
 type TaskFunction = TypedFunc<(u32, u32), i64>;
 
-/// What a module was instantiated as, by its form.
+/// An instance of a module or of a component, by the form of the file.
 pub(super) enum Bound {
     Core(BoundInstance),
     Component(BoundComponent),
@@ -164,7 +164,7 @@ pub(super) async fn execute<const FIBER: bool>(
         };
         *bound = Some(Bound::Core(BoundInstance::new(instance, store, program)));
     }
-    // What is bound to a module is a module's.
+    // Only an instance of a module is kept for a module, so this cannot fail.
     let Some(Bound::Core(bound)) = bound else { return Err(missing()) };
     execute_in::<FIBER>(store, loaded, program, bound, is_fresh, call, watcher).await
 }

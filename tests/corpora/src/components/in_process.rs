@@ -96,8 +96,10 @@ impl<'a> InProcess<'a> {
     /// What differs, for a person.
     pub(super) fn check(&mut self, value: &Value, random: &mut Random) -> Result<(), String> {
         let _limit = Limit::set(BYTES_MAX);
-        let (ty, instance) = (self.ty, &mut self.instance);
-        let (mut bytes, val) = (postcard(value, ty), value.to_val(ty));
+        let ty = self.ty;
+        let instance = &mut self.instance;
+        let mut bytes = postcard(value, ty);
+        let val = value.to_val(ty);
         instance.check_flat(&bytes, &val, ty)?;
         bytes.extend(0..PADS);
         instance.reset()?;
@@ -167,7 +169,8 @@ impl<'a> InProcess<'a> {
         };
         let mut ours = instance()?;
         let ours = raw(&ours)?.ours_whole(&mut ours.store, &argument, self.ty);
-        let (mut wasmtimes, mut got) = (instance()?, [Val::Bool(false)]);
+        let mut wasmtimes = instance()?;
+        let mut got = [Val::Bool(false)];
         let called = raw(&wasmtimes)?.wasmtimes(&mut wasmtimes.store, &[Val::U64(bits)], &mut got);
         let wasmtimes = called.and_then(|()| bytes_of(&got[0], self.ty));
         self.compare("`raw`", ours, wasmtimes, format_args!("{bits:#x}"))
@@ -212,7 +215,8 @@ impl Instance {
             true => Some((function("keep")?, function("slots")?.func.typed(&store)?)),
             false => None,
         };
-        let (reset, spoil) = (reset?.func, spoil?.func);
+        let reset = reset?.func;
+        let spoil = spoil?.func;
         Ok(Instance { same: same?, put: put?, get: get?, reset, spoil, slots, whole, store })
     }
 

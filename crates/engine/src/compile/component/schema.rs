@@ -160,7 +160,7 @@ impl Maker<'_> {
                     };
                     Ok::<_, Unfit>((name.to_string(), Variant::Newtype(id)))
                 };
-                // As Rust's `Result` is on the wire.
+                // Rust's `Result` has this form on the wire, so that a Rust handle fits.
                 Node::Enum { name: "Result".into(), variants: vec![side("Ok", ok)?, side("Err", err)?] }
             }
             ComponentDefinedType::Own(_) => return Err(Unfit::Handle("a resource")),
@@ -225,7 +225,7 @@ struct Shown<'a> {
 
 impl Shown<'_> {
     fn value(&mut self, ty: ComponentValType, depth: usize) {
-        // What is longer is cut off, so there is no need to write it.
+        // The text is cut off there, so there is no need to write more.
         if self.text.len() > SHOWN_BYTES_MAX || depth > SCHEMA_DEPTH_MAX {
             return;
         }

@@ -98,7 +98,8 @@ unsafe impl Lift for Returned {
             return Ok(Returned::Value(output.bytes));
         };
         let info = &cx.types[index].info.clone();
-        let (ok, err) = (cx.types[index].ok, cx.types[index].err);
+        let ok = cx.types[index].ok;
+        let err = cx.types[index].err;
         let case = case(cx, info, from, 2)?;
         if case == 0 {
             if let Some(ty) = ok {
