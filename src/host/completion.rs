@@ -71,9 +71,10 @@ pub(super) fn read(
             }
             TaskError::Exit { output }
         }
-        RunEnd::Guest => match error() {
-            None => TaskError::Guest { message: text(payload), data: None },
+        RunEnd::Guest => TaskError::Guest { message: text(payload), data: None },
+        RunEnd::GuestData => match error() {
             Some(schema) => own_error(schema, &payload),
+            None => TaskError::Abi { message: "its errors are not data".into() },
         },
         RunEnd::InputDecode => TaskError::InputDecode { message: text(payload) },
         RunEnd::InputTooLarge { bytes } => TaskError::InputTooLarge { bytes },

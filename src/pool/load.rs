@@ -102,8 +102,18 @@ impl Pool {
         let limits = CompileLimits::trusted().or_memory(memory::for_a_compiler());
         let max = limits.get(CompileLimit::WasmBytes);
         let wasm = WasmFile::open(path.as_ref(), &handle.core.settings.sandbox.files, max)?.read(max)?;
+        self.outline(&wasm)
+    }
+
+    /// Does the same as [`outline_file`](Self::outline_file) with the bytes of a module.
+    ///
+    /// # Errors
+    /// [`ModuleError`] if they are no valid module up to its code.
+    pub fn outline(&self, wasm: &[u8]) -> Result<ModuleOutline, ModuleError> {
+        let handle = self.here().ok_or(ModuleError::OtherProcess)?;
+        let limits = CompileLimits::trusted().or_memory(memory::for_a_compiler());
         let _turn = handle.compile_slots.take();
-        compile::outline(&handle.core, &wasm, &limits)
+        compile::outline(&handle.core, wasm, &limits)
     }
 
     /// Reads a module's file, of at most so many bytes, whatever is in it.

@@ -12,6 +12,7 @@ mod support;
 mod guests;
 mod components;
 mod functions;
+mod json_codec;
 mod modules;
 mod inputs;
 mod arguments;

@@ -21,7 +21,9 @@ use help::{EXIT_CODES, PRECEDENCE};
 pub(super) use limits::{Limits, bytes};
 pub(super) use map::{MapArgs, Progress};
 use proto::limits::{COMPILE_MEMORY_BYTES_MIN, WORKERS_MAX};
-pub(super) use tools::{BenchArgs, CompletionsArgs, ConfigArgs, DoctorArgs, GuestKind, ManArgs, NewArgs};
+pub(super) use tools::{
+    BenchArgs, CompletionsArgs, ConfigArgs, DoctorArgs, EmbedArgs, GuestKind, ManArgs, NewArgs,
+};
 pub(super) use values::Rotation;
 use wasmpool::limits::CompileLimit;
 use wasmpool::sandbox::DirAccess;
@@ -93,6 +95,9 @@ pub(super) enum Command {
     /// Show what a module is and which tasks it has
     #[command(after_help = EXIT_CODES)]
     Inspect(InspectArgs),
+    /// Give a module the types of its tasks, written as text
+    #[command(after_help = format!("{}\n\n{EXIT_CODES}", tools::EMBED_EXAMPLES))]
+    Embed(EmbedArgs),
     /// Measure one task: latency and throughput at each isolation level
     #[command(after_help = format!("{}\n\n{EXIT_CODES}", tools::BENCH_EXAMPLES))]
     #[command(mut_arg("profile", |arg| arg.hide(true)))]
@@ -135,6 +140,7 @@ impl Command {
             Command::Bench(args) => args.json,
             Command::Doctor(args) => args.json,
             Command::Config(args) => args.json,
+            Command::Embed(args) => args.json,
             Command::New(_) | Command::Completions(_) | Command::Man(_) => false,
         }
     }

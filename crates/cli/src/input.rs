@@ -66,7 +66,8 @@ pub(super) fn is_text(task: &TaskDescription) -> bool {
 pub(super) fn encode(task: &TaskDescription, given: InputArg) -> Result<Bytes, Failure> {
     match task.codec {
         Codec::Raw => raw(task, given),
-        Codec::Postcard => typed(task, given),
+        // A task that reads JSON is sent postcard as well.
+        Codec::Postcard | Codec::Json => typed(task, given),
         other => Err(Failure::Uncallable(format!("this command cannot encode an input as {}", other.name()))),
     }
 }
@@ -227,6 +228,28 @@ pub(super) fn read_shared(files: &HostFiles, path: &Path, bytes_max: usize) -> R
             "{name} is longer than {bytes_max} bytes, the most that tasks can share in one file"
         ))
     };
+    read_named(files, path, bytes_max, too_long)
+}
+
+/// Reads a file that is a part of a module, or is one: `what` it is stands in the error of one that is too long.
+pub(super) fn read_part(
+    files: &HostFiles,
+    path: &Path,
+    what: &str,
+    bytes_max: usize,
+) -> Result<Vec<u8>, Failure> {
+    let too_long = |name: &str, bytes_max: usize| {
+        Failure::Input(format!("{name} is longer than {bytes_max} bytes, the limit of {what}"))
+    };
+    read_named(files, path, bytes_max, too_long)
+}
+
+fn read_named(
+    files: &HostFiles,
+    path: &Path,
+    bytes_max: usize,
+    too_long: impl Fn(&str, usize) -> Failure,
+) -> Result<Vec<u8>, Failure> {
     let name = path.display().to_string();
     match path.as_os_str() == "-" {
         true => read("stdin", Ok(streams::stdin()), bytes_max, too_long),

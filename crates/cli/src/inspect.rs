@@ -215,7 +215,7 @@ fn is_over_numbers(ty: &str) -> bool {
     words.all(|word| ["i32", "i64", "f32", "f64", "->"].contains(&word))
 }
 
-fn write_task(page: &mut String, task: &TaskDescription) -> fmt::Result {
+pub(super) fn write_task(page: &mut String, task: &TaskDescription) -> fmt::Result {
     let signature = task.signature();
     // The signature is escaped in the same way, so it begins with the escaped name.
     let name = Name(&task.name).to_string();
@@ -267,7 +267,7 @@ fn to_json(module: &Module, types: &[TypeDefinition]) -> String {
         .finish()
 }
 
-fn task_to_json(task: &TaskDescription) -> Value {
+pub(super) fn task_to_json(task: &TaskDescription) -> Value {
     let show = |node: &Node| task.input.show_inside(node);
     let types: Vec<String> = match (task.params.len(), task.input.root()) {
         (many, Node::Tuple(ids)) if many > 1 && many == ids.len() => {

@@ -14,6 +14,7 @@ mod settings;
 mod run;
 mod map;
 mod inspect;
+mod embed;
 mod bench;
 mod new;
 mod doctor;
@@ -124,6 +125,7 @@ fn dispatch(typed: Typed, files: HostFiles, console: &Console) -> Result<Exit, F
         Command::Run(args) => run::run(args, &settings, console),
         Command::Map(args) => map::map(args, &settings, console),
         Command::Inspect(args) => inspect::inspect(args, &settings),
+        Command::Embed(args) => embed::embed(args, &settings),
         Command::Bench(args) => bench::bench(args, &settings, console),
         Command::New(args) => new::new(args, &settings.files, console),
         Command::Doctor(args) => doctor::doctor(args, &settings),

@@ -22,6 +22,7 @@ mod links;
 mod loaded;
 mod main_loop;
 mod numbers;
+mod json_codec;
 pub mod memories;
 mod open;
 mod poll;

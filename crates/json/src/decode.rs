@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::io;
 
-use super::{is_nullable, write_bytes, write_string};
+use super::{is_nullable, write_base64, write_bytes, write_string};
 use proto::limits::JSON_BYTES_PER_BYTE;
 use proto::schema::{Node, TypeSchema, Variant};
 
@@ -52,13 +52,13 @@ impl From<DecodeError> for Undecodable {
 /// could otherwise become hundreds of millions.
 pub fn decode(schema: &TypeSchema, bytes: &[u8], bytes_max: usize) -> Result<String, Undecodable> {
     let mut text = String::new();
-    decode_into(&mut text, schema, bytes, bytes_max)?;
+    decode_into(&mut text, schema, bytes, text_max(bytes, bytes_max), BytesAs::Text)?;
     Ok(text)
 }
 
 /// Checks that there is such a JSON, without making it.
 pub fn check(schema: &TypeSchema, bytes: &[u8], bytes_max: usize) -> Result<(), Undecodable> {
-    decode_into(&mut Nowhere, schema, bytes, bytes_max)
+    decode_into(&mut Nowhere, schema, bytes, text_max(bytes, bytes_max), BytesAs::Text)
 }
 
 /// Writes the JSON as it is made, so that it is never held as a whole. [`check`] tells before whether all of it
@@ -70,7 +70,7 @@ pub(crate) fn write(
     bytes_max: usize,
 ) -> io::Result<()> {
     let mut text = IoText { out, error: None };
-    let decoded = decode_into(&mut text, schema, bytes, bytes_max);
+    let decoded = decode_into(&mut text, schema, bytes, text_max(bytes, bytes_max), BytesAs::Text);
     match (text.error, decoded) {
         (Some(error), _) => Err(error),
         (None, Err(_)) => Err(io::ErrorKind::InvalidData.into()),
@@ -78,15 +78,30 @@ pub(crate) fn write(
     }
 }
 
-fn decode_into(
+/// Returns how long the JSON of these bytes may be.
+fn text_max(bytes: &[u8], bytes_max: usize) -> usize {
+    bytes_max.saturating_add(bytes.len().saturating_mul(JSON_BYTES_PER_BYTE))
+}
+
+/// Says how bytes are written that are inside of other values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BytesAs {
+    /// As a string if they are UTF-8, else as base64: people read it.
+    Text,
+    /// As base64 in any case: a guest need not look which it is.
+    Base64,
+}
+
+/// Writes the JSON, of at most `max` bytes.
+pub(crate) fn decode_into(
     out: &mut impl Write,
     schema: &TypeSchema,
     bytes: &[u8],
-    bytes_max: usize,
+    max: usize,
+    bytes_as: BytesAs,
 ) -> Result<(), Undecodable> {
-    let max = bytes_max.saturating_add(bytes.len().saturating_mul(JSON_BYTES_PER_BYTE));
     let out = Bounded { out, left: max, exceeded_by: 0 };
-    let mut reader = Reader { schema, bytes, offset: 0, empty: 0, out };
+    let mut reader = Reader { schema, bytes, offset: 0, empty: 0, bytes_as, out };
     let read = reader.value(schema.root());
     if reader.out.exceeded_by > 0 {
         let written = max - reader.out.left;
@@ -149,6 +164,7 @@ struct Reader<'a, 'o, W> {
     offset: usize,
     /// Values so far that had no bytes of their own.
     empty: usize,
+    bytes_as: BytesAs,
     out: Bounded<'o, W>,
 }
 
@@ -209,7 +225,10 @@ impl<'a, W: Write> Reader<'a, '_, W> {
             }
             Node::Bytes => {
                 let bytes = self.length_and_bytes()?;
-                let written = write_bytes(&mut self.out, bytes);
+                let written = match self.bytes_as {
+                    BytesAs::Text => write_bytes(&mut self.out, bytes),
+                    BytesAs::Base64 => write_base64(&mut self.out, bytes),
+                };
                 self.written(written)?;
             }
             Node::Unit => self.put("null")?,

@@ -48,6 +48,8 @@ pub struct Mismatch {
     pub argument: Option<String>,
     /// The words for what is wrong there.
     pub message: String,
+    /// Says whether the value fits its type and has only become too long.
+    pub is_too_long: bool,
 }
 
 impl fmt::Display for Mismatch {
@@ -93,6 +95,15 @@ fn arguments(task: &TaskDescription) -> Want<'_> {
 pub fn bytes_of(json: &[u8]) -> Result<Vec<u8>, EncodeError> {
     let bytes_max = INPUT_BYTES_MAX.max(json.len());
     encode(&TypeSchema::raw_bytes(), Want::RawBytes, serde_json::Deserializer::from_slice(json), bytes_max)
+}
+
+/// Encodes one value of any type.
+pub(crate) fn encode_value(
+    schema: &TypeSchema,
+    json: &[u8],
+    bytes_max: usize,
+) -> Result<Vec<u8>, EncodeError> {
+    encode(schema, Want::Value(schema.root()), serde_json::Deserializer::from_slice(json), bytes_max)
 }
 
 fn encode<'de, R: serde_json::de::Read<'de>>(
@@ -192,7 +203,8 @@ impl<'a> Encoder<'a> {
 
     fn wrong<E: serde::de::Error>(&mut self, message: String) -> E {
         let path = shown(&self.path, &self.out);
-        self.mismatch = Some(Mismatch { path, argument: self.argument.map(String::from), message });
+        let argument = self.argument.map(String::from);
+        self.mismatch = Some(Mismatch { path, argument, message, is_too_long: false });
         E::custom("")
     }
 
@@ -218,7 +230,9 @@ impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
         json.deserialize_any(Seed { encoder: &mut *encoder, want })?;
         let max = encoder.bytes_max;
         if encoder.out.len() > max {
-            return Err(encoder.wrong(format!("encoded, the input has more than {max} bytes")));
+            let error = encoder.wrong(format!("encoded, the input has more than {max} bytes"));
+            encoder.mismatch.iter_mut().for_each(|mismatch| mismatch.is_too_long = true);
+            return Err(error);
         }
         Ok(())
     }

@@ -13,6 +13,8 @@
 //! | enum | `"Variant"` or `{"Variant": content}` |
 //! | map | an object if the keys are `String`, else an array of `[key, value]` |
 //!
+//! A guest that reads and writes JSON itself is given the same forms: see `guest.rs`.
+//!
 //! The arguments of a call may also be WAVE, the text that the component model has for values: see `wave.rs`.
 //!
 //! The user writes what goes in, and errors say where it is wrong and what was expected there. A guest has
@@ -22,6 +24,7 @@
 mod base64;
 mod decode;
 mod encode;
+pub mod guest;
 mod large;
 mod wave;
 #[cfg(test)]
@@ -94,12 +97,15 @@ fn write_string(out: &mut impl Write, text: &str) -> fmt::Result {
 fn write_bytes(out: &mut impl Write, bytes: &[u8]) -> fmt::Result {
     match std::str::from_utf8(bytes) {
         Ok(text) => write_string(out, text),
-        Err(_) => {
-            out.write_str("{\"base64\":\"")?;
-            base64::write(out, bytes)?;
-            out.write_str("\"}")
-        }
+        Err(_) => write_base64(out, bytes),
     }
+}
+
+/// Writes bytes as `{"base64": "…"}`.
+fn write_base64(out: &mut impl Write, bytes: &[u8]) -> fmt::Result {
+    out.write_str("{\"base64\":\"")?;
+    base64::write(out, bytes)?;
+    out.write_str("\"}")
 }
 
 /// Escapes a character as one or two UTF-16 units.

@@ -71,7 +71,12 @@ pub fn encode_wave(task: &TaskDescription, arguments: &str) -> Result<Vec<u8>, E
         let message = format!(
             "the arguments are longer than {TEXT_BYTES_MAX} bytes, the most that is read as WAVE: give them as JSON"
         );
-        return Err(EncodeError::Mismatch(Mismatch { path: "$".into(), argument: None, message }));
+        return Err(EncodeError::Mismatch(Mismatch {
+            path: "$".into(),
+            argument: None,
+            message,
+            is_too_long: false,
+        }));
     }
     // The line feed ends a comment at the end of the arguments. A text that ends inside of a comment's `//` would
     // have the lexer panic.
@@ -155,7 +160,7 @@ impl<'a> Encoder<'a> {
 
     fn mismatch(&self, message: String) -> Mismatch {
         let path = shown(&self.path, &self.out);
-        Mismatch { path, argument: self.argument.map(String::from), message }
+        Mismatch { path, argument: self.argument.map(String::from), message, is_too_long: false }
     }
 
     /// Makes an error of something at a place of the source.

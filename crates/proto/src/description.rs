@@ -78,6 +78,9 @@ pub enum Codec {
     Raw,
     /// The payload is postcard, by the task's schemas.
     Postcard,
+    /// The payload is postcard for the caller and JSON for the guest: the worker writes one as the other, by the task's
+    /// schemas. A whole input or output that is bytes is given to the guest as it is.
+    Json,
 }
 
 impl Codec {
@@ -86,6 +89,7 @@ impl Codec {
         match self {
             Codec::Raw => "raw",
             Codec::Postcard => "postcard",
+            Codec::Json => "json",
         }
     }
 }
@@ -201,6 +205,29 @@ impl TaskDescription {
             export: export.into(),
             convention: CallingConvention::Canonical,
             codec: Codec::Postcard,
+            params,
+            input,
+            output,
+            error,
+        }
+    }
+
+    /// A task whose types are written as text, and which reads and writes JSON.
+    #[doc(hidden)]
+    pub fn json(
+        name: &str,
+        doc: &str,
+        params: Vec<String>,
+        input: TypeSchema,
+        output: TypeSchema,
+        error: Option<TypeSchema>,
+    ) -> TaskDescription {
+        TaskDescription {
+            name: name.into(),
+            doc: doc.into(),
+            export: name.into(),
+            convention: CallingConvention::Bytes,
+            codec: Codec::Json,
             params,
             input,
             output,

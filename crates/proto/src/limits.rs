@@ -128,6 +128,9 @@ pub const TASK_NAME_BYTES_MAX: usize = 256;
 /// Most bytes of a task's doc comment.
 pub const TASK_DOC_BYTES_MAX: usize = 16 * 1024;
 
+/// Most bytes of the text in which a module gives the types of its tasks.
+pub const TASK_TYPES_BYTES_MAX: usize = 64 * 1024;
+
 /// Most nodes of one type's schema, and the deepest nesting of types in it.
 pub const SCHEMA_NODES_MAX: usize = 2_048;
 /// See [`SCHEMA_NODES_MAX`].

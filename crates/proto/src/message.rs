@@ -298,6 +298,8 @@ pub enum RunEnd {
     },
     /// The payload is the error's text.
     Guest,
+    /// The payload is the error, of the type that the task's description has for it.
+    GuestData,
     /// The payload is the guest's words.
     InputDecode,
     /// The worker has no memory for the input, and has not begun.

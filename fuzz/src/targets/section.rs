@@ -20,6 +20,9 @@ const DECODED_PER_BYTE: usize = 128;
 /// What serde reserves at most for a sequence that says how long it will be.
 const RESERVED_BYTES: usize = 1024 * 1024;
 
+/// Most memory that the parser of types may take for a text of the longest length.
+const TEXT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
 /// The input: whether it is a schema alone, then its bytes.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
@@ -52,7 +55,11 @@ fn schema(bytes: &[u8]) {
 fn section(bytes: &[u8]) {
     let bytes_max = DECODED_PER_BYTE * bytes.len() + RESERVED_BYTES + 65_536;
     let tasks = match within(bytes_max, || records(bytes)) {
-        Ok(tasks) => tasks,
+        Ok(described) => {
+            // The parser's own structures take many times a text's bytes, and a text is short.
+            let _ = within(TEXT_BYTES_MAX, || wit::tasks(&described.text));
+            described.tasks
+        }
         // It travels in one message, with a few words around it.
         Err(error) => return assert!(error.len() < CONTROL_BYTES_MAX / 2, "{} bytes", error.len()),
     };

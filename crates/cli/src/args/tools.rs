@@ -79,6 +79,38 @@ pub(crate) enum GuestKind {
     Command,
 }
 
+pub(super) const EMBED_EXAMPLES: &str = "\
+The types are the functions of a WIT interface, or a whole WIT file:
+
+  /// Counts words.
+  count-words: func(text: string, min-length: option<u32>) -> result<stats, string>;
+  record stats { words: u32, longest: option<string> }
+
+The module keeps to the byte ABI, and exports each function as count-words,
+count_words or countWords. Its tasks then read and write JSON, whose types are
+checked before the call and after it.
+
+Examples:
+  wasmpool embed types.wit guest.wasm
+  wasmpool embed types.wit guest.wasm --output typed.wasm";
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct EmbedArgs {
+    /// The file with the types, - for stdin
+    pub(crate) types: PathBuf,
+
+    /// The .wasm file
+    pub(crate) module: PathBuf,
+
+    /// Write the module to this file, and leave the first one as it is
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 pub(super) const BENCH_EXAMPLES: &str = "\
 For each isolation level: how long one call takes from submit to result, one at a
 time, and how many a second the pool does when it is kept busy. --isolation names

@@ -19,9 +19,8 @@ use proto::text::truncated;
 /// The module name of WASI's preview 0 imports, which older tool-chains emit.
 const OLD_WASI_MODULE: &str = "wasi_unstable";
 
-/// The byte ABI's marker export and custom section.
+/// The byte ABI's marker export.
 const MARKER: &str = "wasmpool_abi_v1";
-const SECTION: &str = "wasmpool.tasks";
 
 /// The outline of a file, in either form.
 pub(super) enum Outlined {
@@ -196,7 +195,11 @@ pub(super) fn outlined(
     };
     let kind = kind(outline);
     let mut described = ModuleOutline::empty(kind);
-    described.tasks = tasks_of(kind, outline, wasm).unwrap_or_default();
+    match tasks_of(kind, outline, wasm) {
+        Ok(tasks) => described.tasks = tasks,
+        Err(CompileError::Abi { message }) => described.defect = Some(message),
+        Err(error) => return Err(error),
+    }
     described.unknown_imports = unknown_imports(provided, outline);
     described.imports = imports(outline);
     described.exports = exports(outline);
@@ -297,12 +300,15 @@ fn tasks(outline: &Outline, wasm: &[u8]) -> Result<Vec<TaskDescription>, Compile
     let mut bytes = Vec::new();
     for payload in Parser::new(0).parse_all(wasm) {
         if let Ok(Payload::CustomSection(custom)) = payload
-            && custom.name() == SECTION
+            && custom.name() == section::NAME
         {
             bytes.extend_from_slice(custom.data());
         }
     }
-    let tasks = if bytes.is_empty() { bare_tasks(outline) } else { section::records(&bytes).map_err(abi)? };
+    let tasks = match bytes.is_empty() {
+        true => bare_tasks(outline),
+        false => described_tasks(outline, &bytes).map_err(abi)?,
+    };
     if tasks.len() > TASKS_PER_MODULE_MAX {
         return Err(abi(format!("it has {} tasks, the limit is {TASKS_PER_MODULE_MAX}", tasks.len())));
     }
@@ -315,6 +321,33 @@ fn tasks(outline: &Outline, wasm: &[u8]) -> Result<Vec<TaskDescription>, Compile
         if tasks[..index].iter().any(|other| other.name == task.name) {
             return Err(abi(format!("two tasks are called `{}`", task.name)));
         }
+    }
+    Ok(tasks)
+}
+
+/// Returns the tasks that the section describes, with the export of each.
+fn described_tasks(outline: &Outline, section: &[u8]) -> Result<Vec<TaskDescription>, String> {
+    let section::Described { mut tasks, text } = section::records(section)?;
+    if text.is_empty() {
+        return Ok(tasks);
+    }
+    let of_text =
+        wit::tasks(&text).map_err(|error| format!("the types in its section wasmpool.tasks: {error}"))?;
+    for mut task in of_text {
+        let names = wit::export_names(&task.name);
+        let is_exported = |name: &&String| outline.function(name).is_some_and(is_task);
+        task.export = match names.iter().find(is_exported) {
+            Some(export) => export.clone(),
+            None => {
+                let [as_it_is, with_underscores, in_camel_case] = &names;
+                return Err(format!(
+                    "its section wasmpool.tasks has the function `{}`, and no export (i32, i32) -> i64 is called \
+                     `{as_it_is}`, `{with_underscores}` or `{in_camel_case}`",
+                    task.name
+                ));
+            }
+        };
+        tasks.push(task);
     }
     Ok(tasks)
 }

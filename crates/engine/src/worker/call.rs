@@ -6,6 +6,7 @@ use wasmtime::{Instance, Memory, ModuleExport, Store, TypedFunc, WasmParams, Was
 
 use super::component::{self, BoundComponent};
 use super::instance::Outputs;
+use super::json_codec::{self, Encoded};
 use super::linker::TaskState;
 use super::loaded::{CoreProgram, Loaded, Program};
 use super::numbers;
@@ -214,22 +215,47 @@ async fn execute_in<const FIBER: bool>(
         let function = function.and_then(|export| export.into_func()).ok_or_else(missing)?;
         return numbers::call::<FIBER>(store, function, call.input, output_bytes_max).await;
     }
-    let Ok(len) = u32::try_from(call.input.left()) else {
-        let message = format!("{} bytes of input do not fit a 32-bit memory", call.input.left());
-        let payload = CallPayload::Owned(message.into_bytes());
-        return Ok(CallResult { payload, ..CallResult::of(RunEnd::InputDecode) });
+    let Some(task) = loaded.json_task(index) else {
+        let (end, payload) =
+            call_bytes::<FIBER>(store, program, bound, index, call.input, output_bytes_max).await?;
+        return Ok(CallResult { payload, ..CallResult::of(end) });
+    };
+    let encoded = match Encoded::read(call.input)? {
+        Ok(encoded) => encoded,
+        Err(bytes) => return Ok(CallResult::of(RunEnd::InputTooLarge { bytes })),
+    };
+    let mut input = match encoded.for_guest(task, call.limits) {
+        Ok(input) => input,
+        Err(refused) => return Ok(refused),
+    };
+    let written_max = json_codec::written_bytes_max(output_bytes_max);
+    let (end, payload) = call_bytes::<FIBER>(store, program, bound, index, &mut input, written_max).await?;
+    Ok(json_codec::ended(task, end, payload_bytes(&payload, store), call.limits))
+}
+
+/// Calls a task by the byte ABI.
+async fn call_bytes<const FIBER: bool>(
+    store: &mut Store<TaskState>,
+    program: &CoreProgram,
+    bound: &mut BoundInstance,
+    index: usize,
+    input: &mut dyn Input,
+    output_bytes_max: u64,
+) -> wasmtime::Result<(RunEnd, CallPayload)> {
+    let Ok(len) = u32::try_from(input.left()) else {
+        let message = format!("{} bytes of input do not fit a 32-bit memory", input.left());
+        return Ok((RunEnd::InputDecode, CallPayload::Owned(message.into_bytes())));
     };
     let alloc = bound.alloc(store, program)?;
     let refused_before = store.data().budget.refusals();
     let pointer = invoke::<FIBER, (u32,), u32>(store, alloc, (len,)).await?;
     let memory = bound.memory(store, program)?;
-    if let Some(refused) = write_input(store, memory, pointer, call.input, refused_before)? {
-        return Ok(CallResult::of(refused));
+    if let Some(refused) = write_input(store, memory, pointer, input, refused_before)? {
+        return Ok((refused, CallPayload::Owned(Vec::new())));
     }
     let task = bound.task(store, program, index)?;
     let packed = invoke::<FIBER, (u32, u32), i64>(store, task, (pointer, len)).await?;
-    let (end, payload) = envelope(store, bound, program, packed, output_bytes_max)?;
-    Ok(CallResult { payload, ..CallResult::of(end) })
+    envelope(store, bound, program, packed, output_bytes_max)
 }
 
 /// Lends the run at hand its polling page. Returns whether it is to stop: from here on an interrupt closes the page, and

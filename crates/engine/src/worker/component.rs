@@ -189,7 +189,7 @@ pub(super) async fn execute<const FIBER: bool>(
             Ok(CallResult { payload: CallPayload::Owned(bytes), ..CallResult::of(RunEnd::Ok) })
         }
         Ok(Returned::Error(bytes)) => {
-            Ok(CallResult { payload: CallPayload::Owned(bytes), ..CallResult::of(RunEnd::Guest) })
+            Ok(CallResult { payload: CallPayload::Owned(bytes), ..CallResult::of(RunEnd::GuestData) })
         }
         Err(error) => judge(error, store.data().budget.refusals() > refused_before),
     }

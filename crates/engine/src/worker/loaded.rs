@@ -20,7 +20,8 @@ use super::watcher::WatcherState;
 use crate::config::{self, EngineKind};
 use proto::artifact::{self, Described};
 use proto::description::{
-    CallingConvention, CodeKind, MemoryKind, ModuleDescription, ModuleForm, PROGRAM, UNNAMED_PROGRAM,
+    CallingConvention, CodeKind, Codec, MemoryKind, ModuleDescription, ModuleForm, PROGRAM, TaskDescription,
+    UNNAMED_PROGRAM,
 };
 use proto::message::ModuleId;
 use proto::safepoints::Safepoints;
@@ -81,6 +82,11 @@ impl Loaded {
     pub(super) fn takes_numbers(&self, task: usize) -> bool {
         let task = self.description.tasks.get(task);
         task.is_some_and(|task| task.convention == CallingConvention::Numbers)
+    }
+
+    /// Returns the task, if it reads and writes JSON.
+    pub(super) fn json_task(&self, task: usize) -> Option<&TaskDescription> {
+        self.description.tasks.get(task).filter(|task| task.codec == Codec::Json)
     }
 
     /// Returns the place in the module as its author wrote it.

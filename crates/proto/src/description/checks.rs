@@ -40,8 +40,8 @@ impl TaskDescription {
         types.into_iter().flatten().try_for_each(TypeSchema::check).map_err(TaskDefect::Types)?;
         check_distinct(self.params.iter()).map_err(TaskDefect::Arguments)?;
         let is_fitting = match (self.params.len(), self.codec, self.input.root()) {
-            (1, ..) | (0, Codec::Raw, _) | (0, Codec::Postcard, Node::Unit) => true,
-            (names, Codec::Postcard, Node::Tuple(types)) => names == types.len(),
+            (1, ..) | (0, Codec::Raw, _) | (0, _, Node::Unit) => true,
+            (names, Codec::Postcard | Codec::Json, Node::Tuple(types)) => names == types.len(),
             _ => false,
         };
         match is_fitting {

@@ -15,6 +15,8 @@ pub struct ModuleOutline {
     pub form: ModuleForm,
     /// Its tasks; this is empty if it breaks the byte ABI.
     pub tasks: Vec<TaskDescription>,
+    /// Says how it breaks the byte ABI, if it does.
+    pub defect: Option<String>,
     /// The functions that a component exports and that cannot be called.
     pub uncallable: Vec<UncallableFunction>,
     /// Each import as `module.name: type`.
@@ -37,6 +39,7 @@ impl ModuleOutline {
             kind,
             form: ModuleForm::Core,
             tasks: Vec::new(),
+            defect: None,
             uncallable: Vec::new(),
             imports: Vec::new(),
             unknown_imports: Vec::new(),

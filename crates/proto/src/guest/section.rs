@@ -2,17 +2,46 @@
 //! that it can be fuzzed without it.
 
 use crate::description::{CallingConvention, Codec, TaskDefect, TaskDescription};
-use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
+use crate::limits::{TASK_NAME_BYTES_MAX, TASK_TYPES_BYTES_MAX, TASKS_PER_MODULE_MAX};
 use crate::schema::TypeSchema;
 
-/// The records of the section: each a length (u32, little endian) and a postcard body.
-pub fn records(mut section: &[u8]) -> Result<Vec<TaskDescription>, String> {
+/// The section's name.
+pub const NAME: &str = "wasmpool.tasks";
+
+/// The first byte of a record that is text; that of others is 1.
+pub const TEXT_RECORD: u8 = 2;
+
+/// The tasks that a module describes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Described {
+    /// Those whose types are encoded.
+    pub tasks: Vec<TaskDescription>,
+    /// The types and functions that are written as text, one record behind the other.
+    pub text: String,
+}
+
+/// Returns a record that is text, as a module has it in the section.
+pub fn text_record(text: &str) -> Vec<u8> {
+    let len = text.len() as u32 + 1;
+    [&len.to_le_bytes()[..], &[TEXT_RECORD], text.as_bytes()].concat()
+}
+
+/// Reads the records of the section: each is a length (u32, little endian) and a body, which is postcard or text.
+///
+/// # Errors
+/// The words for what is wrong with the section.
+pub fn records(mut section: &[u8]) -> Result<Described, String> {
     let mut tasks = Vec::new();
+    let mut text = String::new();
     while !section.is_empty() {
         let (len, rest) = section.split_first_chunk::<4>().ok_or("its section wasmpool.tasks is cut off")?;
         let len = u32::from_le_bytes(*len) as usize;
         let body = rest.get(..len).ok_or("a record of its section wasmpool.tasks is cut off")?;
         section = &rest[len..];
+        if let Some((&TEXT_RECORD, more)) = body.split_first() {
+            push_text(&mut text, more)?;
+            continue;
+        }
         if let Some(task) = record(body).map_err(|error| format!("in its section wasmpool.tasks, {error}"))? {
             tasks.push(task);
         }
@@ -20,7 +49,23 @@ pub fn records(mut section: &[u8]) -> Result<Vec<TaskDescription>, String> {
             break;
         }
     }
-    Ok(tasks)
+    Ok(Described { tasks, text })
+}
+
+fn push_text(text: &mut String, more: &[u8]) -> Result<(), String> {
+    let bytes = text.len() + more.len();
+    if bytes > TASK_TYPES_BYTES_MAX {
+        return Err(format!(
+            "its section wasmpool.tasks has {bytes} bytes of text, and {TASK_TYPES_BYTES_MAX} is the limit"
+        ));
+    }
+    let more =
+        std::str::from_utf8(more).map_err(|_| "the text of its section wasmpool.tasks is not UTF-8")?;
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push_str(more);
+    Ok(())
 }
 
 /// Reads one record; returns `None` for an initializer's.
@@ -30,7 +75,7 @@ fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
         postcard::take_from_bytes::<Head<'_>>(body)
             .map_err(|error| format!("a record is malformed: {error}"))?;
     if version != 1 {
-        return Err(format!("a record has version {version}; this pool knows version 1"));
+        return Err(format!("a record has version {version}; this pool knows 1, and 2, which is text"));
     }
     // The length is checked before any error can name it.
     if name.len() > TASK_NAME_BYTES_MAX {
@@ -70,6 +115,17 @@ fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
 mod tests {
     use super::*;
     use crate::limits::CONTROL_BYTES_MAX;
+
+    #[test]
+    fn records_of_text_are_read_as_one() {
+        let section = [text_record("f: func();"), text_record("record a { b: u8 }")].concat();
+        let described = records(&section).expect("is read");
+        assert_eq!((&*described.text, described.tasks.len()), ("f: func();\nrecord a { b: u8 }", 0));
+        let long = text_record(&"a".repeat(TASK_TYPES_BYTES_MAX));
+        assert!(records(&long).is_ok());
+        assert!(records(&[&long[..], &long].concat()).is_err(), "is over the limit");
+        assert!(records(&[2, 0, 0, 0, TEXT_RECORD, 0xff]).is_err(), "is not UTF-8");
+    }
 
     #[test]
     fn a_refusal_fits_the_message_that_carries_it() {

@@ -13,6 +13,7 @@ pub fn run_ends() -> Vec<RunEnd> {
         RunEnd::Ok,
         RunEnd::Exited { code: 3 },
         RunEnd::Guest,
+        RunEnd::GuestData,
         RunEnd::InputDecode,
         trap(TrapCode::Other, backtrace()),
         trap(TrapCode::Unreachable, Vec::new()),

@@ -1,0 +1,119 @@
+//! Tasks that read and write JSON: the input is written as such into the guest's memory, and what the guest has written is
+//! read from there. Postcard is on the wire in any case.
+
+use std::io;
+
+use super::call::CallPayload;
+use super::call::CallResult;
+use json::Undecodable;
+use json::guest::{self, GuestInput, OutputError};
+use proto::description::TaskDescription;
+use proto::inbox::Input;
+use proto::limits::JSON_BYTES_PER_BYTE;
+use proto::limits::task::TaskLimits;
+use proto::message::RunEnd;
+
+/// The bytes of an input, before they are JSON.
+pub(super) struct Encoded(Vec<u8>);
+
+impl Encoded {
+    /// Reads an input; or returns how long it is, if there is no memory for it.
+    ///
+    /// # Errors
+    /// If the host is gone.
+    pub(super) fn read(input: &mut dyn Input) -> io::Result<Result<Encoded, u64>> {
+        let len = input.left();
+        let mut bytes = Vec::new();
+        if usize::try_from(len).ok().and_then(|len| bytes.try_reserve_exact(len).ok()).is_none() {
+            return Ok(Err(len));
+        }
+        bytes.resize(len as usize, 0);
+        input.read(&mut bytes)?;
+        Ok(Ok(Encoded(bytes)))
+    }
+
+    /// Returns what the guest reads; or the end of a run that cannot begin. An input never has more bytes than the guest's
+    /// memory may have, so no more are counted.
+    pub(super) fn for_guest<'a>(
+        &'a self,
+        task: &'a TaskDescription,
+        limits: &TaskLimits,
+    ) -> Result<JsonInput<'a>, CallResult> {
+        let text_max = usize::try_from(limits.memory_bytes_max).unwrap_or(usize::MAX);
+        GuestInput::new(&task.input, &self.0, text_max).map(JsonInput::Unread).map_err(|error| {
+            let message = match error {
+                Undecodable::Bytes(error) => error.to_string(),
+                Undecodable::TooLong(bytes) => {
+                    format!(
+                        "as JSON it has {bytes} bytes or more, and the task's memory has at most {text_max}"
+                    )
+                }
+            };
+            text(RunEnd::InputDecode, message)
+        })
+    }
+}
+
+/// The input in the form that is written into the guest's memory.
+pub(super) enum JsonInput<'a> {
+    Unread(GuestInput<'a>),
+    Read,
+}
+
+impl Input for JsonInput<'_> {
+    fn left(&self) -> u64 {
+        match self {
+            JsonInput::Unread(input) => input.len() as u64,
+            JsonInput::Read => 0,
+        }
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> io::Result<()> {
+        if let JsonInput::Unread(input) = self {
+            input.write(into);
+        }
+        self.skip()
+    }
+
+    fn skip(&mut self) -> io::Result<()> {
+        *self = JsonInput::Read;
+        Ok(())
+    }
+}
+
+/// Returns how many bytes the output of a task may have as its guest writes it.
+pub(super) fn written_bytes_max(output_bytes_max: u64) -> u64 {
+    // The codec holds the text to a bound of its own, of about this many for each byte of the output.
+    output_bytes_max.saturating_mul(2 * JSON_BYTES_PER_BYTE as u64).saturating_add(u64::from(u32::MAX))
+}
+
+/// Returns the result of a call of which the guest's words are these.
+pub(super) fn ended(task: &TaskDescription, end: RunEnd, written: &[u8], limits: &TaskLimits) -> CallResult {
+    match end {
+        RunEnd::Ok => match guest::output(&task.output, written, limits.output_bytes_max) {
+            Ok(bytes) => owned(RunEnd::Ok, bytes),
+            Err(OutputError::TooLong(bytes)) => CallResult::of(RunEnd::OutputTooLarge { bytes }),
+            Err(error) => {
+                let message = format!("the output is not a {}: {error}", task.output);
+                CallResult::of(RunEnd::Abi { message })
+            }
+        },
+        // An error that is not of its type is text: a guest's runtime may have words of its own.
+        RunEnd::Guest => {
+            let error = task.error.as_ref();
+            match error.and_then(|ty| guest::output(ty, written, written.len() as u64 * 8).ok()) {
+                Some(bytes) => owned(RunEnd::GuestData, bytes),
+                None => owned(RunEnd::Guest, written.to_vec()),
+            }
+        }
+        end => owned(end, written.to_vec()),
+    }
+}
+
+fn owned(end: RunEnd, bytes: Vec<u8>) -> CallResult {
+    CallResult { payload: CallPayload::Owned(bytes), ..CallResult::of(end) }
+}
+
+fn text(end: RunEnd, message: String) -> CallResult {
+    owned(end, message.into_bytes())
+}
