@@ -67,7 +67,8 @@ fn unloadable(pool: &Pool, args: &InspectArgs, failure: Failure) -> Result<Exit,
                 .field("uncallable", uncallable_to_json(&outline.uncallable))
                 .field("imports", outline.imports)
                 .field("unknown_imports", outline.unknown_imports)
-                .field("exports", outline.exports),
+                .field("exports", outline.exports)
+                .field("defect", outline.defect),
         };
         console::print_line(&object.finish())?;
         return Ok(failure.exit());

@@ -194,3 +194,88 @@ fn every_help_has_the_exit_codes_and_examples() {
     end(&mut Command::new(env!("CARGO_BIN_EXE_wasmpool"))).expect(2);
     end(Command::new(env!("CARGO_BIN_EXE_wasmpool")).arg("--version")).expect(0);
 }
+
+/// A guest that returns what it reads, under the names that compilers give to the task `same-value`.
+const GUEST: &str = r#"(module
+    (memory (export "memory") 4)
+    (func (export "wasmpool_abi_v1"))
+    (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 1025)
+    (func (export "same_value") (param $at i32) (param $len i32) (result i64)
+        (i32.store8 (i32.const 1024) (i32.const 0))
+        (i64.or (i64.shl (i64.const 1024) (i64.const 32))
+                (i64.extend_i32_u (i32.add (local.get $len) (i32.const 1))))))"#;
+
+const TYPES: &str = "
+/// Returns what it is given.
+same-value: func(of: value) -> result<value, string>;
+record value { name: string, size: option<u32> }
+";
+
+#[test]
+fn types_that_are_embedded_make_typed_tasks_of_any_modules_functions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let module = wat(folder.path(), "guest.wasm", GUEST);
+    let types = folder.path().join("types.wit");
+    std::fs::write(&types, TYPES).expect("writes");
+    let untyped = std::fs::read(&module).expect("readable");
+
+    let typed = folder.path().join("typed.wasm");
+    let embed = |words: &[&str]| end(wasmpool("embed", &types).arg(&module).args(words));
+    let says = embed(&["--output", &typed.to_string_lossy()]).expect(0).text();
+    assert!(
+        says.contains("typed.wasm has 1 task:\n  same-value(of: value) -> Result<value, String>"),
+        "{says}"
+    );
+    assert!(says.contains("Returns what it is given."), "{says}");
+    assert_eq!(std::fs::read(&module).expect("readable"), untyped, "only the other file is written");
+
+    let json = embed(&["--json"]).expect(0).json();
+    assert_eq!((&json["ok"], &json["tasks"][0]["codec"]), (&json!(true), &json!("json")));
+    // Once more: the types are replaced.
+    embed(&[]).expect(0);
+    assert_eq!(std::fs::read(&module).expect("readable"), std::fs::read(&typed).expect("readable"));
+
+    let run = |words: &[&str]| end(wasmpool("run", &module).args(words));
+    let value = r#"{"name": "a", "size": 3}"#;
+    assert_eq!(run(&["same-value", value]).expect(0).text(), "{\"name\":\"a\",\"size\":3}\n");
+    assert_eq!(run(&["same-value({name: \"b\"})"]).expect(0).text(), "{\"name\":\"b\",\"size\":null}\n");
+    run(&["same-value", r#"{"name": "a", "size": -1}"#])
+        .expect(2)
+        .says("at $.size: expected u32 (0 to 4294967295) or null, found -1");
+    let inspected = end(wasmpool("inspect", &module).arg("--json")).expect(0).json();
+    assert_eq!(inspected["tasks"][0]["name"], "same-value");
+}
+
+#[test]
+fn types_that_cannot_be_embedded_leave_the_module_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let module = wat(folder.path(), "guest.wasm", GUEST);
+    let plain = wat(
+        folder.path(),
+        "plain.wasm",
+        r#"(module (func (export "f") (param i32 i32) (result i64) unreachable))"#,
+    );
+    let component = wat(folder.path(), "component.wasm", "(component)");
+    std::fs::write(path("good.wit"), TYPES).expect("writes");
+    std::fs::write(path("bad.wit"), "f: func(x: u32);\ng: func(x: page);\n").expect("writes");
+    std::fs::write(path("other.wit"), "other-name: func();").expect("writes");
+    std::fs::write(path("long.wit"), "/".repeat(100_000)).expect("writes");
+    let rust = path("rust.wasm");
+    std::fs::copy(prebuilt("primes"), &rust).expect("copies");
+    let cases = [
+        ("bad.wit", &module, "bad.wit: line 2, column 12: name `page` does not exist"),
+        ("other.wit", &module, "is called `other-name`, `other_name` or `otherName`"),
+        ("long.wit", &module, "long.wit is longer than 65536 bytes, the limit of a module's types"),
+        ("missing.wit", &module, "cannot read"),
+        ("good.wit", &plain, "it does not keep to the byte ABI"),
+        ("good.wit", &component, "it is a component, which has types of its own"),
+        ("good.wit", &rust, "it describes its tasks already"),
+        ("good.wit", &path("good.wit"), "the module is not valid"),
+    ];
+    for (types, module, says) in cases {
+        let before = std::fs::read(module).expect("readable");
+        end(wasmpool("embed", path(types)).arg(module)).expect(2).says(says);
+        assert_eq!(std::fs::read(module).expect("readable"), before, "{types}");
+    }
+}
