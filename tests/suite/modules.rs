@@ -359,7 +359,14 @@ fn whatever_stands_against_a_module_beside_its_code_is_said_before_it_is_compile
             r#"(import "wasmpool" "shared_len" (func (param i64)))"#.to_string(),
             "which is (i32) -> (i64) here",
         ),
-        (r#"(import "wasi_unstable" "proc_exit" (func (param i32)))"#.to_string(), "preview 0"),
+        (
+            r#"(import "wasi_unstable" "proc_exit" (func (param i64)))"#.to_string(),
+            "wasi_unstable.proc_exit: (i64) -> (), which is (i32) -> () here",
+        ),
+        (
+            r#"(import "wasi_unstable" "sock_accept" (func (param i32 i32 i32) (result i32)))"#.to_string(),
+            "wasi_unstable.sock_accept: (i32, i32, i32) -> (i32); it provides",
+        ),
         (r#"(func (export "_start") (result i32) i32.const 7)"#.to_string(), "`_start` is () -> (i32)"),
         (r#"(func (export "wasmpool_abi_v1"))"#.to_string(), "no 32-bit `memory`"),
         (r#"(memory (export "memory") 1) (func (export "wasmpool_abi_v1"))"#.to_string(), "wasmpool_alloc"),
