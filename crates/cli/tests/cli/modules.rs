@@ -112,13 +112,19 @@ fn what_is_over_a_limit_of_the_compiler_says_how_to_raise_it() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wasmpool"));
         end(command.env_clear().arg("inspect").arg(&module).arg("--no-cache").args(flags))
     };
-    inspect(&[]).expect(3).says("101 levels of loops").says("--compile-limit loop-nesting=N");
+    inspect(&[]).expect(3).says("101 levels of loops").says("--compile-limit loop-nesting=101");
     let error = inspect(&["--json"]).expect(3).json()["error"].clone();
     assert_eq!(error["kind"], "compile_limit");
     assert_eq!((&error["compile_limit"], &error["limit"]), (&"loop-nesting".into(), &100.into()), "{error}");
     inspect(&["--compile-limit", "loop-nesting=101"]).expect(0);
+    // All that it goes over is told at once.
+    let flags = ["--compile-limit", "blocks=5"];
+    inspect(&flags).expect(3).says("--compile-limit blocks=101 --compile-limit loop-nesting=101 or");
+    let error = inspect(&[&flags[..], &["--json"]].concat()).expect(3).json()["error"].clone();
+    let other = json!({"compile_limit": "loop-nesting", "limit": 100, "seen": 101});
+    assert_eq!((&error["compile_limit"], &error["others"]), (&"blocks".into(), &json!([other])), "{error}");
     inspect(&["--trust-module"]).expect(0);
-    inspect(&["--trust-module", "--compile-limit", "functions=0"]).expect(3).says("functions=N");
+    inspect(&["--trust-module", "--compile-limit", "functions=0"]).expect(3).says("functions=1");
     inspect(&["--trust-module", "--compile-cpu-time", "1ns"]).expect(3).says("--compile-cpu-time");
     inspect(&["--trust-module", "--compile-timeout", "1ns"]).expect(3).says("--compile-timeout");
     // Each instruction of a function is compiled with all others, so two megabytes of them take long.

@@ -100,5 +100,6 @@ fn out_of_memory(error: &wasmtime::Error, limits: &CompileLimits) -> Option<Comp
         seen: 0,
         function: None,
         offset: None,
+        others: Vec::new(),
     })
 }
