@@ -62,7 +62,8 @@ Examples:
   wasmpool run monte_carlo.wasm pi --input '{\"samples\": 1000000, \"seed\": 42}' --timeout 5s
   wasmpool run word_count.wasm --input-file README.md --json
   wasmpool run compress.wasm deflate < notes.txt > notes.zz
-  wasmpool run csv_stats.wasm -- --column age < people.csv";
+  wasmpool run csv_stats.wasm -- --column age < people.csv
+  wasmpool run tool.wasm add 3 4             # a function of a command, not its program";
 
 const COMPILING: &str = "Compiling";
 const LOGS: &str = "Logs";

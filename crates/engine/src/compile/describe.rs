@@ -116,7 +116,7 @@ fn tasks_of(kind: ModuleKind, outline: &Outline, wasm: &[u8]) -> Result<Vec<Task
             keeps(outline, "_initialize", &[], &[])?;
             Ok(numbers::tasks(outline, wasm))
         }
-        // The program needs no `_initialize`, and runs whatever that is; the functions need one that can be called.
+        // The program runs whatever `_initialize` is; the functions need one that can be called.
         ModuleKind::Command if keeps(outline, "_initialize", &[], &[]).is_ok() => {
             Ok(numbers::tasks(outline, wasm))
         }
@@ -165,15 +165,16 @@ fn describe_core(
 ) -> Result<ModuleDescription, CompileError> {
     let kind = kind(outline);
     let tasks = tasks_of(kind, outline, wasm)?;
-    let has_function = |name: &str| outline.function(name).is_some();
     let mut description = ModuleDescription::empty(kind, code, memory_kind);
     description.tasks = tasks;
     description.imports = imports(outline);
     description.exports = exports(outline);
     description.memories = memories(outline);
     description.uses_wasi = outline.imports.iter().any(|import| Preview::is_module(&import.module));
-    description.has_initializer = kind == ModuleKind::Tasks && has_function("wasmpool_init");
-    description.has_reactor_start = has_function("_initialize");
+    description.has_initializer = kind == ModuleKind::Tasks && outline.function("wasmpool_init").is_some();
+    // Of another type it is no reactor's: a command is run without it, and nothing else is let through.
+    description.has_reactor_start =
+        outline.function("_initialize").is_some_and(|ty| outline::is(ty, &[], &[]));
     description.has_start = outline.has_start;
     Ok(description)
 }
