@@ -98,8 +98,12 @@ fn blocks_inside_of_blocks_are_counted_up_to_a_number_that_costs_little() {
     let most = NESTING_COUNTED_MAX as usize;
     let nested = |levels: usize| {
         let mut body = wasm_encoder::Function::new([]);
-        (0..levels).for_each(|_| drop(body.instructions().block(wasm_encoder::BlockType::Empty)));
-        (0..=levels).for_each(|_| drop(body.instructions().end()));
+        (0..levels).for_each(|_| {
+            body.instructions().block(wasm_encoder::BlockType::Empty);
+        });
+        (0..=levels).for_each(|_| {
+            body.instructions().end();
+        });
         let mut types = wasm_encoder::TypeSection::new();
         types.ty().function([], []);
         let mut functions = wasm_encoder::FunctionSection::new();
