@@ -27,7 +27,7 @@ pub use proto::limits::task::{
 };
 // These bound the compiling of a module.
 #[doc(inline)]
-pub use proto::limits::compile::{CompileLimit, CompileLimits};
+pub use proto::limits::compile::{CompileLimit, CompileLimits, ExceededLimit};
 #[doc(inline)]
 pub use proto::limits::{
     COMPILE_BLOCK_VALUES_MAX, COMPILE_BLOCKS_MAX, COMPILE_BRANCH_TARGETS_MAX,

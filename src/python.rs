@@ -309,7 +309,7 @@
 //! after its initializer, if it has one. It sees its input. If it imports WASI, it can ask for the time and
 //! for random bytes. What it prints goes to the log. There are no files (unless the pool is given
 //! [directories][`PoolBuilder::dir`] to share), no network, no environment, no
-//! threads and no other process, and a module that imports anything but WASI preview 1 and the pool's own
+//! threads and no other process, and a module that imports anything but WASI preview 1 (or 0) and the pool's own
 //! `log`, `panic`, `shared_len` and `shared_read` is refused when it is loaded. A [`Command`] sees the argv,
 //! environment and stdin that the caller gives it, and no more.
 //!

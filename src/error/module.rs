@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::Death;
 use proto::imports::component::GUEST_PACKAGE;
-use proto::imports::{HOST_MODULE, HostFunction};
-use proto::limits::compile::CompileLimit;
+use proto::imports::{HOST_MODULE, HostFunction, Preview};
+use proto::limits::compile::{CompileLimit, ExceededLimit};
 use proto::message::CompileError;
 use proto::shortage::Shortage;
 use proto::text::{Name, Words};
@@ -49,9 +49,11 @@ pub enum ModuleError {
     },
     /// Imports that no host function answers.
     #[error(
-        "the module imports what this pool does not provide: {}; it provides wasi_snapshot_preview1 and {} ({}) to modules, \
+        "the module imports what this pool does not provide: {}; it provides {}, {} and {} ({}) to modules, \
          WASI 0.2 and {} to components",
         Name(imports.join(", ")),
+        Preview::One.module(),
+        Preview::Zero.module(),
         HOST_MODULE,
         HostFunction::names(),
         GUEST_PACKAGE
@@ -67,13 +69,13 @@ pub enum ModuleError {
         message: String,
     },
     /// The module's shape, or compiling it, went over one of the [`CompileLimits`](crate::limits::CompileLimits).
-    #[error("{}", over(*kind, *limit, *seen, *function, *offset, *quarantined))]
+    #[error("{}", over(*kind, *limit, *seen, (*function, *offset), others, *quarantined))]
     CompileLimit {
         /// The limit, which knows the setting that raises it.
         kind: CompileLimit,
         /// The limit: bytes, milliseconds or a number, by its kind.
         limit: u64,
-        /// The value that was seen. For the shape: the first number over the limit. For memory: the least
+        /// The value that was seen. For the shape: the number that the module needs. For memory: the least
         /// that would have been needed, which is the peak plus the allocation that failed. For both times:
         /// the milliseconds of CPU time that the compiler had used when it was killed.
         seen: u64,
@@ -81,6 +83,8 @@ pub enum ModuleError {
         function: Option<u32>,
         /// The byte of the module where it was seen, of the shape.
         offset: Option<u64>,
+        /// The other bounds on the shape that it goes over, so that all can be raised at once.
+        others: Vec<ExceededLimit>,
         /// Whether this pool had met the module before, and did not try again.
         quarantined: bool,
     },
@@ -236,8 +240,8 @@ fn over(
     kind: CompileLimit,
     limit: u64,
     seen: u64,
-    function: Option<u32>,
-    offset: Option<u64>,
+    (function, offset): (Option<u32>, Option<u64>),
+    others: &[ExceededLimit],
     quarantined: bool,
 ) -> String {
     let what = match kind {
@@ -273,7 +277,11 @@ fn over(
             )
         }
     };
-    format!("{what} (the compile limit `{}`){}", kind.setting(), again(quarantined))
+    let other = |ExceededLimit { kind, limit, seen, .. }: &ExceededLimit| {
+        format!("; and {seen} {}, more than {limit} (`{}`)", kind.what(), kind.setting())
+    };
+    let others: String = others.iter().map(other).collect();
+    format!("{what} (the compile limit `{}`){others}{}", kind.setting(), again(quarantined))
 }
 
 fn again(quarantined: bool) -> &'static str {
@@ -287,8 +295,10 @@ impl From<CompileError> for ModuleError {
             CompileError::Unsupported { feature, message } => ModuleError::Unsupported { feature, message },
             CompileError::UnknownImports { imports } => ModuleError::UnknownImports { imports },
             CompileError::Abi { message } => ModuleError::Abi { message },
-            CompileError::CompileLimit { kind, limit, seen, function, offset } => {
-                ModuleError::CompileLimit { kind, limit, seen, function, offset, quarantined: false }
+            CompileError::CompileLimit { kind, limit, seen, function, offset, mut others } => {
+                // No more than one of each kind is meant, whatever the compiler sends.
+                others.truncate(CompileLimit::ALL.len());
+                ModuleError::CompileLimit { kind, limit, seen, function, offset, others, quarantined: false }
             }
             CompileError::Compiler { message } => ModuleError::Compiler { message },
             CompileError::UnknownTask { module, name, known } => {

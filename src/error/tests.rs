@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::future::AsCompletedTimeout;
 use crate::report::{CommandOutput, TaskReport};
-use proto::limits::compile::CompileLimit;
+use proto::limits::compile::{CompileLimit, ExceededLimit};
 use proto::message::CompileError;
 use proto::schema::SchemaError;
 use proto::shortage::{Scarce, Shortage};
@@ -225,6 +225,7 @@ fn module_errors() -> Vec<ModuleError> {
             seen: 1,
             function: None,
             offset: None,
+            others: vec![ExceededLimit::new(CompileLimit::Blocks, 3, 4)],
             quarantined: true,
         },
         ModuleError::CompileLimitUnavailable { .. } => ModuleError::CompileLimitUnavailable {
@@ -405,6 +406,7 @@ fn what_a_compiler_refuses_is_the_error_of_that_name_and_not_in_quarantine() {
             seen: 2,
             function: Some(3),
             offset: Some(4),
+            others: vec![ExceededLimit::new(CompileLimit::Blocks, 5, 6)],
         },
         CompileError::Compiler { message: text() },
         CompileError::UnknownTask { module: text(), name: text(), known: vec![text()] },

@@ -364,7 +364,8 @@ fn over_memory(limits: &CompileLimits, usage: &Usage, failed: u64) -> ModuleErro
 
 fn over(limits: &CompileLimits, kind: CompileLimit, seen: u64) -> ModuleError {
     let limit = limits.get(kind);
-    ModuleError::CompileLimit { kind, limit, seen, function: None, offset: None, quarantined: false }
+    let others = Vec::new();
+    ModuleError::CompileLimit { kind, limit, seen, function: None, offset: None, others, quarantined: false }
 }
 
 /// Returns whether the module was too much for the memory that there is, or the compiler died of something else.
@@ -516,6 +517,7 @@ pub(crate) fn check_wasm_bytes(bytes: u64, max: u64) -> Result<(), ModuleError> 
             seen: bytes,
             function: None,
             offset: None,
+            others: Vec::new(),
             quarantined: false,
         });
     }

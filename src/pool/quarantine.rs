@@ -93,6 +93,7 @@ mod tests {
             seen: limit,
             function: None,
             offset: None,
+            others: Vec::new(),
             quarantined: false,
         }
     }

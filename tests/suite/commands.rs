@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::support::{self, PATIENCE, build, builder, failure};
+use crate::support::{self, PATIENCE, build, builder, failure, preview0};
 use wasmpool::error::{SubmitError, TrapCode};
 use wasmpool::module::{Interrupt, ModuleOptions};
 use wasmpool::pool::{OnWorkerDeath, Replacement};
@@ -47,7 +47,7 @@ const SAYS: &str = r#"(module
             (call $exit (i32.const 7))))))"#;
 
 fn says(pool: &Pool) -> Command {
-    support::wat(pool, SAYS).command().expect("a command")
+    support::wat(pool, &preview0::guest(module_path!(), SAYS)).command().expect("a command")
 }
 
 fn fails(pool: &Pool, command: &Command, how: &str, options: TaskOptions) -> TaskFailure {
@@ -109,7 +109,8 @@ fn what_an_aborted_command_wrote_is_had_unless_its_worker_was_killed() {
         let policy = OnWorkerDeath::Replace(Replacement::new());
         let pool = build(builder(1).on_worker_death(policy));
         let options = ModuleOptions::new().interrupt(interrupt);
-        let module = pool.load_with(&wat::parse_str(SAYS).expect("valid text"), options).expect("loads");
+        let says = wat::parse_str(preview0::guest(module_path!(), SAYS)).expect("valid text");
+        let module = pool.load_with(&says, options).expect("loads");
         let command = module.command().expect("a command");
         let future = pool.submit(&command, &CommandInput::new().arg("loop")).expect("submits");
         let mut began = false;
@@ -153,7 +154,8 @@ fn every_exit_code_is_passed_on_as_it_is() {
         if (4..124).contains(&code) || (130..252).contains(&code) {
             continue;
         }
-        let command = support::wat(&pool, &text).command().expect("a command");
+        let command =
+            support::wat(&pool, &preview0::guest(module_path!(), &text)).command().expect("a command");
         let future = pool.submit(&command, &CommandInput::new()).expect("submits");
         match future.result_timeout(PATIENCE).expect("in time") {
             Ok(output) => assert_eq!((output.exit_code, code), (0, 0)),
@@ -225,7 +227,8 @@ fn the_export_without_a_name_is_the_program_and_else_start() {
     let both =
         format!(r#"{} (func (export "_start") unreachable))"#, unnamed.strip_suffix(')').expect("a module"));
     for text in [SAYS, &unnamed, &both] {
-        let command = support::wat(&pool, text).command().expect("a command");
+        let command =
+            support::wat(&pool, &preview0::guest(module_path!(), text)).command().expect("a command");
         let future = pool.submit(&command, &CommandInput::new().arg("x")).expect("submits");
         let said = written(&failure(&future));
         assert_eq!(said, ("out".into(), "err".into()));

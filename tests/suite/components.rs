@@ -710,6 +710,32 @@ fn a_command_that_is_a_component_ends_as_any_command_does() {
 }
 
 #[test]
+fn a_command_that_is_a_component_has_its_other_functions_as_tasks() {
+    let pool = pool(1);
+    let text = command("(i32.const 0)");
+    let text = text.strip_suffix(')').expect("the component's end");
+    let added = format!(
+        r#"{text}
+        (core module $more (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))
+        (core instance $more (instantiate $more))
+        (func $add (param "left" u32) (param "right" u32) (result u32) (canon lift (core func $more "add")))
+        (export "add" (func $add)))"#
+    );
+    let module = wat(&pool, &added);
+    assert_eq!(module.description().kind, ModuleKind::Command);
+    assert_eq!(module.description().task_names(), ["add"]);
+    let add = module.task::<(u32, u32), u32>("add").expect("has these types");
+    let program = module.command().expect("is a command");
+    for _ in 0..2 {
+        let sum = pool.submit(&add, &(3, 4)).expect("submits").result_timeout(PATIENCE).expect("in time");
+        assert_eq!(sum.expect("succeeds"), 7);
+        let output = pool.submit(&program, &wasmpool::task::CommandInput::new()).expect("submits");
+        let output = output.result_timeout(PATIENCE).expect("in time").expect("succeeds");
+        assert_eq!(output.exit_code, 0);
+    }
+}
+
+#[test]
 fn a_few_bytes_of_types_or_instances_that_stand_for_very_many_are_refused() {
     let pool = pool(1);
     let doubled = |levels: usize| {

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use crate::support::{self, PATIENCE, build, builder, error, load, raw};
+use crate::support::{self, PATIENCE, build, builder, error, load, preview0, raw};
 use wasmpool::error::SubmitError;
 use wasmpool::module::ModuleOptions;
 use wasmpool::task::CommandInput;
@@ -23,7 +23,8 @@ fn seeded(seed: u64) -> TaskOptions {
 }
 
 fn load_so(pool: &Pool, text: &str) -> Module {
-    pool.load_with(&wat::parse_str(text).expect("valid text"), deterministic()).expect("loads")
+    let wasm = wat::parse_str(preview0::guest(module_path!(), text)).expect("valid text");
+    pool.load_with(&wasm, deterministic()).expect("loads")
 }
 
 /// Everything that differs from run to run where nothing is done about it: randomness, clocks, the bits of

@@ -1,7 +1,7 @@
 //! Directories that a pool gives its tasks: what can be done in them, and nothing beyond.
 //!
-//! These tests are run twice: in this package the guest is a module for WASI preview 1, and in tests/componentized a
-//! component of the same text, over WASI 0.2. Each assertion holds for both, but for what the table of errnos says.
+//! These tests are run three times: in this package the guest is a module for WASI preview 1, and one for preview 0; in
+//! tests/componentized it is a component of the same text, over WASI 0.2. Each assertion holds for both, but for what the table of errnos says.
 
 mod beyond;
 mod files;
@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::support::{self, PATIENCE, componentize};
+use crate::support::{self, PATIENCE, componentize, preview0};
 use wasmpool::module::{ModuleForm, ModuleOptions, RawTask};
 use wasmpool::sandbox::DirAccess;
 use wasmpool::{Bytes, Module, Pool, PoolBuilder};
@@ -140,7 +140,7 @@ pub(crate) fn load_with(pool: &Pool, options: ModuleOptions) -> Module {
     static GUEST: OnceLock<Vec<u8>> = OnceLock::new();
     let guest = GUEST.get_or_init(|| match componentize::IS_HERE {
         true => componentize::of_tasks(WAT),
-        false => wat::parse_str(WAT).expect("valid text"),
+        false => wat::parse_str(preview0::guest(module_path!(), WAT)).expect("valid text"),
     });
     let module = pool.load_with(guest, options).unwrap_or_else(|error| panic!("loads: {error}"));
     assert_eq!(module.description().form == ModuleForm::Component, componentize::IS_HERE);

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use wasmpool::error::{ModuleError, TrapCode};
 
 use wasmpool::module::{CallingConvention, ModuleKind, ModuleOptions};
+use wasmpool::task::{CommandInput, Isolation};
 use wasmpool::{TaskError, TaskOptions};
 
 /// A module has at most so many tasks.
@@ -155,6 +156,73 @@ fn a_reactor_is_initialised_first_with_wasi_and_without() {
     let odd = wat::parse_str(r#"(module (func (export "_initialize") (param i32)) (func (export "f")))"#);
     let error = pool.load(&odd.expect("valid text")).expect_err("it cannot be initialised");
     assert!(error.to_string().contains("_initialize"), "{error}");
+}
+
+/// Its program writes one byte, and its functions count from what `_initialize` leaves.
+fn command_with_functions(initialize: &str) -> String {
+    format!(
+        r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "\10\00\00\00\01\00\00\00")
+        (global $count (mut i32) (i32.const 0))
+        {initialize}
+        (func (export "_start")
+            (i32.store8 (i32.const 16) (i32.add (i32.const 0x30) (global.get $count)))
+            (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+        (func (export "add") (param i32) (result i32)
+            (global.set $count (i32.add (global.get $count) (local.get 0))) (global.get $count))
+        (func (export "reference") (param externref)))"#
+    )
+}
+
+#[test]
+fn a_command_has_its_functions_as_tasks_beside_its_program() {
+    let pool = pool(1);
+    let module = |initialize: &str| wat(&pool, &command_with_functions(initialize));
+    let of_seven = r#"(func (export "_initialize") (global.set $count (i32.const 7)))"#;
+    for (initialize, start) in [("", 0), (of_seven, 7)] {
+        let module = module(initialize);
+        assert_eq!(module.description().kind, ModuleKind::Command);
+        assert_eq!(module.description().task_names(), ["add"]);
+        let add = module.task::<i32, i32>("add").expect("has these types");
+        let program = module.command().expect("a command");
+        // Whichever comes first, each call has an instance of its own, which is initialised.
+        for number in 0..3 {
+            let sum = pool.submit(&add, &number).expect("submits").result().expect("succeeds");
+            assert_eq!(sum, start + number);
+            let output =
+                pool.submit(&program, &CommandInput::new()).expect("submits").result().expect("runs");
+            assert_eq!((output.exit_code, &output.stdout[..]), (0, start.to_string().as_bytes()));
+        }
+        let sums: Result<Vec<_>, _> = pool.map(&add, 0..100).collect();
+        assert_eq!(sums.expect("all succeed"), (start..start + 100).collect::<Vec<_>>());
+        let error = module.task::<(), ()>("_start").expect_err("the program is no task");
+        assert!(matches!(&error, ModuleError::UnknownTask { known, .. } if known == &["add"]), "{error}");
+    }
+    // The program of a module that cannot be initialised runs as ever.
+    let odd = module(r#"(func (export "_initialize") (param i32))"#);
+    assert!(odd.description().tasks.is_empty(), "{:?}", odd.description().tasks);
+    let program = odd.command().expect("a command");
+    let output = pool.submit(&program, &CommandInput::new()).expect("submits").result().expect("runs");
+    assert_eq!(&output.stdout[..], b"0");
+}
+
+#[test]
+fn a_function_of_a_command_shares_no_instance_with_its_program() {
+    let pool = pool(1);
+    let module = wat(&pool, &command_with_functions(""));
+    let add = module.task::<i32, i32>("add").expect("has these types");
+    let program = module.command().expect("a command");
+    let reuse = || TaskOptions::new().isolation(Isolation::Reuse);
+    for sum in [2, 4] {
+        let future = pool.submit_with(&add, &2, reuse()).expect("submits");
+        assert_eq!(future.result().expect("succeeds"), sum);
+    }
+    let output = pool.submit_with(&program, &CommandInput::new(), reuse()).expect("submits").result();
+    assert_eq!(&output.expect("runs").stdout[..], b"0");
+    let future = pool.submit_with(&add, &2, reuse()).expect("submits");
+    assert_eq!(future.result().expect("succeeds"), 2);
 }
 
 #[test]

@@ -27,6 +27,17 @@ mod stack;
 mod faults;
 mod edges;
 
+// The suites that are about WASI, once more with guests for its preview 0. Each has what it asserts in one place.
+#[expect(clippy::duplicate_mod, reason = "the same tests, with other guests")]
+#[path = "."]
+mod preview0 {
+    mod commands;
+    mod deterministic;
+    mod dirs;
+    mod stdin;
+    mod wasi;
+}
+
 // The pool: its order, limits and ends.
 mod executors;
 mod mapping;

@@ -18,7 +18,11 @@ fn junk_text_components_and_truncations_are_told_apart() {
     for (bytes, words) in [
         (&b""[..], "empty"),
         (b"hello", "magic number"),
-        (b"(module)", "text"),
+        (b"(module)", "wat2wasm"),
+        (b"\n;; A comment.\n(module)", "wat2wasm"),
+        (b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0", "it is a native program: build it for WebAssembly"),
+        (b"!<arch>\nf.o/", "static library (.a): link the objects"),
+        (b"\x1f\x8b\x08\0", "compressed (gzip): unpack it"),
         (b"\0asm", "cut off"),
         (b"\0asm\x0b\0\x01\0", "another version of the component model"),
         (b"\0asm\x02\0\0\0", "unknown version"),
@@ -53,6 +57,29 @@ fn unknown_imports_are_all_named_with_their_types() {
     }
     let wrong_type = refused(&pool, r#"(module (import "wasmpool" "log" (func (param i64))))"#);
     assert!(matches!(wrong_type, ModuleError::UnknownImports { .. }), "{wrong_type:?}");
+}
+
+#[test]
+fn a_module_for_a_linker_or_another_host_says_so() {
+    let pool = pool(1);
+    let of = |section: &str| {
+        format!(r#"(module (import "env" "__linear_memory" (memory 0)) (@custom "{section}" "\02"))"#)
+    };
+    for (section, needed) in [
+        (
+            "linking",
+            "the module needs a linker, which this pool does not offer: it is an object file (.o): link it first",
+        ),
+        (
+            "dylink.0",
+            "the module needs dynamic linking, which this pool does not offer: it is a shared library",
+        ),
+    ] {
+        let error = refused(&pool, &of(section)).to_string();
+        assert!(error.contains(needed), "{section}: {error}");
+    }
+    let error = refused(&pool, r#"(module (import "wbg" "__wbg_log_1" (func (param i32))))"#).to_string();
+    assert!(error.contains("wbg.__wbg_log_1: (i32) -> () (of wasm-bindgen, for JavaScript)"), "{error}");
 }
 
 #[test]
@@ -359,7 +386,14 @@ fn whatever_stands_against_a_module_beside_its_code_is_said_before_it_is_compile
             r#"(import "wasmpool" "shared_len" (func (param i64)))"#.to_string(),
             "which is (i32) -> (i64) here",
         ),
-        (r#"(import "wasi_unstable" "proc_exit" (func (param i32)))"#.to_string(), "preview 0"),
+        (
+            r#"(import "wasi_unstable" "proc_exit" (func (param i64)))"#.to_string(),
+            "wasi_unstable.proc_exit: (i64) -> (), which is (i32) -> () here",
+        ),
+        (
+            r#"(import "wasi_unstable" "sock_accept" (func (param i32 i32 i32) (result i32)))"#.to_string(),
+            "wasi_unstable.sock_accept: (i32, i32, i32) -> (i32); it provides",
+        ),
         (r#"(func (export "_start") (result i32) i32.const 7)"#.to_string(), "`_start` is () -> (i32)"),
         (r#"(func (export "wasmpool_abi_v1"))"#.to_string(), "no 32-bit `memory`"),
         (r#"(memory (export "memory") 1) (func (export "wasmpool_abi_v1"))"#.to_string(), "wasmpool_alloc"),

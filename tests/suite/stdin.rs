@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::support::{PATIENCE, build, builder, error, eventually, failure};
+use crate::support::{PATIENCE, build, builder, error, eventually, failure, preview0};
 use wasmpool::error::SubmitError;
 use wasmpool::module::ModuleOptions;
 use wasmpool::task::{CommandInput, CommandOutput, Retry};
@@ -45,7 +45,7 @@ const PRELUDE: &str = r#"
 
 fn command_with(pool: &Pool, body: &str, options: ModuleOptions) -> Command {
     let text = format!("(module {PRELUDE} (func (export \"_start\") (local $n i32) {body}))");
-    let wasm = wat::parse_str(text).expect("valid text");
+    let wasm = wat::parse_str(preview0::guest(module_path!(), &text)).expect("valid text");
     pool.load_with(&wasm, options).expect("loads").command().expect("a command")
 }
 

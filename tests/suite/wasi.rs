@@ -1,10 +1,12 @@
 //! Tests the defaults of a guest: no file, no network, no argument, no variable, no input, coarse clocks,
 //! true randomness, and outputs in memory. It also tests what one call may ask for.
+//!
+//! These tests are run twice: with guests for WASI preview 1, and with guests for preview 0.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use crate::support::{self, PATIENCE, builder, error, load, pool, raw};
+use crate::support::{self, PATIENCE, builder, error, load, pool, preview0, raw};
 use wasmpool::error::SubmitError;
 use wasmpool::module::{ModuleOptions, RawTask};
 use wasmpool::task::{CommandInput, CommandOutput};
@@ -65,7 +67,7 @@ fn probe_with(pool: &Pool, pages: u32, body: &str, options: ModuleOptions) -> Ra
             (func (export "probe") (param $in i32) (param $len i32) (result i64) (local $n i32) (local $at i32)
                 {body} (call $said)))"#
     );
-    let wasm = wat::parse_str(text).expect("valid text");
+    let wasm = wat::parse_str(preview0::guest(module_path!(), &text)).expect("valid text");
     raw(&pool.load_with(&wasm, options).expect("loads"), "probe")
 }
 
@@ -94,7 +96,7 @@ fn command(pool: &Pool, body: &str) -> Command {
     );
     // `_start` would be hidden by the marker of the byte ABI.
     let text = text.replace(r#"(func (export "wasmpool_abi_v1"))"#, "");
-    support::wat(pool, &text).command().expect("a command")
+    support::wat(pool, &preview0::guest(module_path!(), &text)).command().expect("a command")
 }
 
 fn output(future: &TaskFuture<CommandOutput>) -> CommandOutput {

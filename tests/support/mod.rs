@@ -5,6 +5,7 @@
 pub mod act;
 pub mod bombs;
 pub mod componentize;
+pub mod preview0;
 pub mod say;
 
 use std::path::{Path, PathBuf};

@@ -64,7 +64,8 @@ Examples:
   wasmpool run monte_carlo.wasm pi --input '{\"samples\": 1000000, \"seed\": 42}' --timeout 5s
   wasmpool run word_count.wasm --input-file README.md --json
   wasmpool run compress.wasm deflate < notes.txt > notes.zz
-  wasmpool run csv_stats.wasm -- --column age < people.csv";
+  wasmpool run csv_stats.wasm -- --column age < people.csv
+  wasmpool run tool.wasm add 3 4             # a function of a command, not its program";
 
 const COMPILING: &str = "Compiling";
 const LOGS: &str = "Logs";
@@ -354,8 +355,9 @@ pub(super) struct Target {
     /// The .wasm file
     pub(super) module: PathBuf,
 
-    /// The task's name; not needed if there is only one, or for a command. Its arguments may stand behind it in one word, in
-    /// the way of the component model (WAVE): 'add(3, 4)'
+    /// The task's name; not needed if there is only one. Without a name a command runs its program; another function that it
+    /// exports has a name as well. Its arguments may stand behind it in one word, in the way of the component model
+    /// (WAVE): 'add(3, 4)'
     pub(super) task: Option<String>,
 
     /// Arguments of the task, each as JSON, or as it is where the task takes text or bytes. What begins with a hyphen

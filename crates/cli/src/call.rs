@@ -90,15 +90,21 @@ impl Call {
     ) -> Result<Call, Failure> {
         let description = module.description();
         let is_command = description.kind == ModuleKind::Command;
+        let has_task = |name: &str| find_task(&description.tasks, name).is_some();
         let kind = match target.task_name() {
             None if is_command => {
                 let args = target.args.clone();
                 let env = target.env.clone();
                 Kind::Command { handle: module.command()?, args, env }
             }
-            Some(task) if is_command => {
+            Some(task) if is_command && !has_task(task) => {
+                let names: Vec<_> = description.tasks.iter().map(|task| format!("`{}`", task.name)).collect();
+                let others = match &names[..] {
+                    [] => String::new(),
+                    names => format!(", but {}", names.join(", ")),
+                };
                 return Err(Failure::Uncallable(format!(
-                    "{} is a WASI command and has no task `{task}`; arguments for it follow `--`",
+                    "{} is a WASI command and has no task `{task}`{others}; arguments for it follow `--`",
                     module.name()
                 )));
             }

@@ -7,7 +7,7 @@ use super::origin;
 use proto::text::{Name, Words};
 use wasmpool::error::{BuildError, Death, DeathCause, ModuleError, ShareError, SubmitError};
 use wasmpool::internal::{SETTINGS, Setting};
-use wasmpool::limits::CompileLimit;
+use wasmpool::limits::{CompileLimit, ExceededLimit};
 use wasmpool::{TaskError, TaskFailure};
 
 /// The end of this process. The codes are decided here and nowhere else.
@@ -202,8 +202,12 @@ fn with_flag(error: &ModuleError) -> String {
         ModuleError::CompileLimit { kind: CompileLimit::CpuTime, .. } => "--compile-cpu-time".to_string(),
         ModuleError::CompileLimit { kind: CompileLimit::Time, .. } => "--compile-timeout".to_string(),
         ModuleError::CompileLimit { kind: CompileLimit::Memory, .. } => "--compile-memory".to_string(),
-        ModuleError::CompileLimit { kind, .. } => {
-            format!("--compile-limit {kind}=N or, for a module that you trust, --trust-module")
+        ModuleError::CompileLimit { kind, seen, others, .. } => {
+            let mut flags = format!("--compile-limit {kind}={seen}");
+            for ExceededLimit { kind, seen, .. } in others {
+                flags += &format!(" --compile-limit {kind}={seen}");
+            }
+            format!("{flags} or, for a module that you trust, --trust-module")
         }
         _ => return error.to_string(),
     };

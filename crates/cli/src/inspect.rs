@@ -13,14 +13,15 @@ use super::console;
 use super::exit::{Exit, Failure};
 use super::object::{self, Object};
 use super::settings::{self, Settings};
+use proto::imports::Preview;
 use proto::schema::Node;
 use proto::text::{Escaped, Name};
 use types::TypeDefinition;
 use wasmpool::internal;
 use wasmpool::module::Digest;
 use wasmpool::module::{
-    Codec, MemoryDescription, ModuleDescription, ModuleKind, ModuleOptions, ModuleOutline, TaskDescription,
-    UncallableFunction,
+    Codec, MemoryDescription, ModuleDescription, ModuleForm, ModuleKind, ModuleOptions, ModuleOutline,
+    TaskDescription, UncallableFunction,
 };
 use wasmpool::{Module, Pool};
 
@@ -79,6 +80,14 @@ fn unloadable(pool: &Pool, args: &InspectArgs, failure: Failure) -> Result<Exit,
         .and_then(|()| outline.map_or(Ok(()), |outline| write_outline(&mut page, &outline)));
     console::print_page(page)?;
     Err(failure)
+}
+
+/// Returns the versions of WASI that a module imports. A component names them itself.
+fn previews(imports: &[String]) -> impl Iterator<Item = Preview> {
+    let is_of = |import: &String, preview: Preview| {
+        import.strip_prefix(preview.module()).is_some_and(|rest| rest.starts_with('.'))
+    };
+    Preview::ALL.into_iter().filter(move |preview| imports.iter().any(|import| is_of(import, *preview)))
 }
 
 fn write_head(
@@ -140,6 +149,9 @@ fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> f
         row(page, "initializer", "yes")?;
     }
     row(page, "exports", description.exports.len())?;
+    for preview in previews(&description.imports) {
+        row(page, "WASI", format_args!("{preview} ({})", preview.module()))?;
+    }
     row(page, "imports", description.imports.len())?;
     for import in &description.imports {
         writeln!(page, "    {}", Name(import))?;
@@ -150,7 +162,9 @@ fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> f
     for task in &description.tasks {
         write_task(page, task)?;
     }
-    if description.kind == ModuleKind::Functions {
+    let is_command_with_tasks = description.kind == ModuleKind::Command && !description.tasks.is_empty();
+    let has_numbers = description.kind == ModuleKind::Functions || is_command_with_tasks;
+    if has_numbers && description.form == ModuleForm::Core {
         write_uncallable(page, description)?;
     }
     write_reasons(page, &description.uncallable)?;
@@ -184,8 +198,8 @@ fn uncallable_to_json(uncallable: &[UncallableFunction]) -> Value {
 fn write_uncallable(page: &mut String, description: &ModuleDescription) -> fmt::Result {
     let is_task = |name: &str| description.tasks.iter().any(|task| task.export == name);
     let others = description.exports.iter().filter_map(|export| export.rsplit_once(": "));
-    let others =
-        others.filter(|(name, ty)| ty.contains(") -> (") && *name != "_initialize" && !is_task(name));
+    let is_the_worlds = |name: &str| ["_initialize", "_start", ""].contains(&name);
+    let others = others.filter(|(name, ty)| ty.contains(") -> (") && !is_the_worlds(name) && !is_task(name));
     let (of_numbers, others): (Vec<_>, Vec<_>) = others.partition(|(_, ty)| is_over_numbers(ty));
     let lists = [
         (others, "since they take or return what is no number"),

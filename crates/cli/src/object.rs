@@ -10,6 +10,7 @@ use json::{LARGE_BYTES, LargeValue};
 use proto::limits::GUEST_TEXT_BYTES_MAX;
 use wasmpool::TaskError;
 use wasmpool::error::{Frame, ModuleError};
+use wasmpool::limits::ExceededLimit;
 use wasmpool::task::{CommandOutput, PartialOutput, Refusal, TaskReport};
 
 /// An object on one line. Parts that are JSON already are taken over as they are.
@@ -170,14 +171,22 @@ pub(super) fn error(failure: &Failure) -> String {
     .finish()
 }
 
+fn exceeded(other: &ExceededLimit) -> Value {
+    json!({"compile_limit": other.kind.to_string(), "limit": other.limit, "seen": other.seen})
+}
+
 fn of_module(object: Object, error: &ModuleError) -> Object {
     match error {
-        ModuleError::CompileLimit { kind, limit, seen, function, offset, .. } => object
+        ModuleError::CompileLimit { kind, limit, seen, function, offset, others, .. } => object
             .field("compile_limit", kind.to_string())
             .field("limit", *limit)
             .field("seen", *seen)
             .field_if_some("function", *function)
-            .field_if_some("offset", *offset),
+            .field_if_some("offset", *offset)
+            .field_if_some(
+                "others",
+                (!others.is_empty()).then(|| others.iter().map(exceeded).collect::<Value>()),
+            ),
         ModuleError::CompileLimitUnavailable { kind, asked, most, .. } => {
             object.field("compile_limit", kind.to_string()).field("asked", *asked).field("most", *most)
         }

@@ -8,6 +8,7 @@ mod component;
 mod confine;
 mod describe;
 mod diagnose;
+mod foreign;
 mod numbers;
 mod outline;
 pub mod safepoints;

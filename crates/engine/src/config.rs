@@ -226,7 +226,7 @@ fn set_kinds(config: &mut Config, kind: EngineKind) {
 }
 
 /// This rises when what the compiler says of a module changes its meaning, but not its type.
-const MEANING: u64 = 2;
+const MEANING: u64 = 3;
 
 /// The fingerprint of the machine code that this engine makes, but for its kind and the processor: of the engine's
 /// version, of the switches and sizes that shape code, of how safepoints are placed, and of the form in which modules are

@@ -39,7 +39,8 @@ pub enum ModuleKind {
     Functions,
     /// A component of the component model: each function that it exports is a task.
     Component,
-    /// A WASI command: it has `_start`, or is a component that exports `wasi:cli/run`.
+    /// A WASI command: it has `_start`, or is a component that exports `wasi:cli/run`. What else it exports that could be
+    /// called if it were none are its tasks.
     Command,
     /// Valid, but neither: nothing in it can be called through a pool.
     Library,

@@ -1,13 +1,47 @@
-//! The imports that a guest may have: the functions that the byte ABI gives to it, and the name of WASI's module. The
-//! linker is built from this list, and errors are written from it. It holds vocabulary, and no behaviour.
+//! The imports that a guest may have: the functions that the byte ABI gives to it, and the names of WASI's modules. The
+//! linker is built from these lists, and errors are written from them. It holds vocabulary, and no behaviour.
 
 pub mod component;
+
+use std::fmt;
 
 /// The module name of these imports.
 pub const HOST_MODULE: &str = "wasmpool";
 
-/// The module name of WASI preview 1 imports.
-pub const WASI_MODULE: &str = "wasi_snapshot_preview1";
+/// A version of WASI whose functions a module may import. A component imports those of WASI 0.2 instead ([`component`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preview {
+    /// What tool-chains of 2019 emit. The functions are those of preview 1; the order of three numbers and the layout of
+    /// two records are others.
+    Zero,
+    One,
+}
+
+impl Preview {
+    pub const ALL: [Preview; 2] = [Preview::One, Preview::Zero];
+
+    /// The module name of its imports.
+    pub const fn module(self) -> &'static str {
+        match self {
+            Preview::Zero => "wasi_unstable",
+            Preview::One => "wasi_snapshot_preview1",
+        }
+    }
+
+    /// Returns whether imports from this module are WASI's.
+    pub fn is_module(name: &str) -> bool {
+        Preview::ALL.iter().any(|preview| preview.module() == name)
+    }
+}
+
+impl fmt::Display for Preview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Preview::Zero => "preview 0",
+            Preview::One => "preview 1",
+        })
+    }
+}
 
 /// A function of the host's that a guest may import, besides WASI's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

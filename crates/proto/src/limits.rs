@@ -326,16 +326,16 @@ pub const COMPILE_LOCALS_MAX: u64 = 5_000;
 /// Default for `CompileLimits::nesting_max`.
 pub const COMPILE_NESTING_MAX: u64 = 5_000;
 /// Default for `CompileLimits::loop_nesting_max`. The cost grows with the cube of this.
-pub const COMPILE_LOOP_NESTING_MAX: u64 = 100;
+pub const COMPILE_LOOP_NESTING_MAX: u64 = 250;
 /// Default for `CompileLimits::blocks_max`.
-pub const COMPILE_BLOCKS_MAX: u64 = 20_000;
+pub const COMPILE_BLOCKS_MAX: u64 = 35_000;
 /// Default for `CompileLimits::block_values_max`. The memory grows with their number times that
 /// of blocks.
 pub const COMPILE_BLOCK_VALUES_MAX: u64 = 5_000;
 /// Default for `CompileLimits::branch_targets_max`.
-pub const COMPILE_BRANCH_TARGETS_MAX: u64 = 100_000;
+pub const COMPILE_BRANCH_TARGETS_MAX: u64 = 400_000;
 /// Default for `CompileLimits::branch_targets_total_max`.
-pub const COMPILE_BRANCH_TARGETS_TOTAL_MAX: u64 = 1_000_000;
+pub const COMPILE_BRANCH_TARGETS_TOTAL_MAX: u64 = 2_500_000;
 
 /// Default for `PoolBuilder::wasm_stack_bytes_max`.
 pub const WASM_STACK_BYTES_MAX: usize = 1024 * 1024;

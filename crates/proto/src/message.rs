@@ -16,8 +16,7 @@ use postcard_schema::schema::{DataModelType, NamedType};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::description::{CodeKind, WantedEntry};
-use crate::limits::compile::CompileLimit;
-use crate::limits::compile::CompileLimits;
+use crate::limits::compile::{CompileLimit, CompileLimits, ExceededLimit};
 use crate::limits::task::TaskLimits;
 use crate::policy::{SandboxReport, SandboxRequest};
 use crate::preopen::GuestDir;
@@ -377,14 +376,39 @@ pub struct CompileRequest {
 /// names of `ModuleError`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum CompileError {
-    Invalid { message: String },
-    Unsupported { feature: String, message: String },
-    UnknownImports { imports: Vec<String> },
-    Abi { message: String },
-    CompileLimit { kind: CompileLimit, limit: u64, seen: u64, function: Option<u32>, offset: Option<u64> },
-    Compiler { message: String },
-    UnknownTask { module: String, name: String, known: Vec<String> },
-    NotACommand { module: String, known: Vec<String> },
+    Invalid {
+        message: String,
+    },
+    Unsupported {
+        feature: String,
+        message: String,
+    },
+    UnknownImports {
+        imports: Vec<String>,
+    },
+    Abi {
+        message: String,
+    },
+    CompileLimit {
+        kind: CompileLimit,
+        limit: u64,
+        seen: u64,
+        function: Option<u32>,
+        offset: Option<u64>,
+        others: Vec<ExceededLimit>,
+    },
+    Compiler {
+        message: String,
+    },
+    UnknownTask {
+        module: String,
+        name: String,
+        known: Vec<String>,
+    },
+    NotACommand {
+        module: String,
+        known: Vec<String>,
+    },
 }
 
 /// Compiler to host; then the compiler exits. Both files are complete if it is `Ok`.

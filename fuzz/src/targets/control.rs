@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use proto::control::{self, ControlSocket};
 use proto::description::CodeKind;
 use proto::limits::CONTROL_BYTES_MAX;
-use proto::limits::compile::{CompileLimit, CompileLimits};
+use proto::limits::compile::{CompileLimit, CompileLimits, ExceededLimit};
 use proto::message::{
     Chunk, CompileError, CompileReply, CompileRequest, CompileWork, EventLevels, FromWorkerControl, ModuleId,
     Reply, ShareId, ToWorkerControl,
@@ -159,7 +159,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let refusals = [
         CompileError::Invalid { message: text() },
         CompileError::UnknownImports { imports: vec![text(), text()] },
-        CompileError::CompileLimit { kind, limit: 1, seen: 2, function: None, offset: Some(3) },
+        CompileError::CompileLimit {
+            kind,
+            limit: 1,
+            seen: 2,
+            function: None,
+            offset: Some(3),
+            others: vec![ExceededLimit::new(kind, 4, 5)],
+        },
         CompileError::UnknownTask { module: text(), name: text(), known: vec![text()] },
     ];
     let mut seeds: Vec<_> =

@@ -9,7 +9,7 @@ use wasmpool::module::ModuleOptions;
 use wasmpool::sandbox::{DirAccess, SandboxLayer, SandboxPolicy};
 
 use super::{DESCRIPTORS_MAX, FBIG, Guest, NOENT, NOTEMPTY, PERM, Place, TOO_MANY, WAT, ask};
-use crate::support::{self, PATIENCE, componentize};
+use crate::support::{self, PATIENCE, componentize, preview0};
 
 #[test]
 fn without_a_directory_nothing_is_given() {
@@ -239,7 +239,7 @@ fn a_command_reads_and_writes_as_tasks_do() {
              (drop (call $open (i32.const 9) (i64.const 64) (i32.const 0)))
              (drop (call $write_second)))"#,
     );
-    let mut command = wat::parse_str(&text).expect("valid text");
+    let mut command = wat::parse_str(preview0::guest(module_path!(), &text)).expect("valid text");
     if componentize::IS_HERE {
         command = componentize::command(&command);
     }

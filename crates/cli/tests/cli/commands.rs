@@ -228,3 +228,38 @@ fn an_input_file_of_one_dash_is_the_stdin_that_is_read_as_it_comes() {
     assert_eq!(ended(spawn(&mut command)).expect(0).text(), "oneok\n");
     drop(writer);
 }
+
+#[test]
+fn a_function_that_a_command_exports_is_called_by_its_name_and_the_program_without_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = SAYS.trim_end().strip_suffix(')').expect("a module").to_string()
+        + r#"(func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
+            (func (export "reference") (param externref)))"#;
+    let module = wat(folder.path(), "tool.wasm", &text);
+    let run = |words: &[&str]| end(wasmpool("run", &module).args(words));
+    for words in
+        [&["add", "3", "4"][..], &["add", "--", "-3", "10"], &["add(3, 4)"], &["add", "--input", "[3,4]"]]
+    {
+        assert_eq!(run(words).expect(0).text(), "7\n", "{words:?}");
+    }
+    // Without a name, and whatever its arguments are, it is the program.
+    for (words, code) in [(&[][..], 0), (&["--", "5"], 5)] {
+        assert_eq!(run(words).expect(code).text(), "out\n", "{words:?}");
+    }
+    run(&["sub", "3"]).expect(3).says("has no task `sub`, but `add`").says("follow `--`");
+    run(&["add", "3"]).expect(2).says("takes 2 arguments");
+    run(&["add", "3", "4", "--env", "A=B"]).expect(2).says("--env is for");
+    let lines =
+        end_with(wasmpool("map", &module).args(["add", "--jsonl"]), b"[1,2]\n[3,4]\n").expect(0).json_lines();
+    let mut sums: Vec<_> = lines.iter().map(|line| line["output"].clone()).collect();
+    sums.sort_by_key(|sum| sum.as_i64());
+    assert_eq!(sums, [json!(3), json!(7)]);
+    let page = end(&mut wasmpool("inspect", &module)).expect(0).text();
+    for words in ["WASI command", "add(p0: i32, p1: i32) -> i32", "reference: (externref) -> ()"] {
+        assert!(page.contains(words), "no {words:?} in:\n{page}");
+    }
+    assert!(!page.contains("_start: "), "{page}");
+    let page = end(wasmpool("inspect", &module).arg("--json")).expect(0).json();
+    assert_eq!((&page["kind"], &page["tasks"][0]["name"]), (&json!("command"), &json!("add")));
+    end(wasmpool("bench", &module).args(["add", "1", "2", "--time", "50ms"])).expect(0);
+}

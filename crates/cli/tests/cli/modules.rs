@@ -106,19 +106,25 @@ fn the_cache_is_used_the_second_time_and_not_with_no_cache() {
 #[test]
 fn what_is_over_a_limit_of_the_compiler_says_how_to_raise_it() {
     let folder = tempfile::tempdir().expect("a folder");
-    let loops = format!(r#"(module (func (export "_start") {}{}))"#, "(loop ".repeat(101), ")".repeat(101));
+    let loops = format!(r#"(module (func (export "_start") {}{}))"#, "(loop ".repeat(251), ")".repeat(251));
     let module = wat(folder.path(), "loops.wasm", &loops);
     let inspect = |flags: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wasmpool"));
         end(command.env_clear().arg("inspect").arg(&module).arg("--no-cache").args(flags))
     };
-    inspect(&[]).expect(3).says("101 levels of loops").says("--compile-limit loop-nesting=N");
+    inspect(&[]).expect(3).says("251 levels of loops").says("--compile-limit loop-nesting=251");
     let error = inspect(&["--json"]).expect(3).json()["error"].clone();
     assert_eq!(error["kind"], "compile_limit");
-    assert_eq!((&error["compile_limit"], &error["limit"]), (&"loop-nesting".into(), &100.into()), "{error}");
-    inspect(&["--compile-limit", "loop-nesting=101"]).expect(0);
+    assert_eq!((&error["compile_limit"], &error["limit"]), (&"loop-nesting".into(), &250.into()), "{error}");
+    inspect(&["--compile-limit", "loop-nesting=251"]).expect(0);
+    // All that it goes over is told at once.
+    let flags = ["--compile-limit", "blocks=5"];
+    inspect(&flags).expect(3).says("--compile-limit blocks=251 --compile-limit loop-nesting=251 or");
+    let error = inspect(&[&flags[..], &["--json"]].concat()).expect(3).json()["error"].clone();
+    let other = json!({"compile_limit": "loop-nesting", "limit": 250, "seen": 251});
+    assert_eq!((&error["compile_limit"], &error["others"]), (&"blocks".into(), &json!([other])), "{error}");
     inspect(&["--trust-module"]).expect(0);
-    inspect(&["--trust-module", "--compile-limit", "functions=0"]).expect(3).says("functions=N");
+    inspect(&["--trust-module", "--compile-limit", "functions=0"]).expect(3).says("functions=1");
     inspect(&["--trust-module", "--compile-cpu-time", "1ns"]).expect(3).says("--compile-cpu-time");
     inspect(&["--trust-module", "--compile-timeout", "1ns"]).expect(3).says("--compile-timeout");
     // Each instruction of a function is compiled with all others, so two megabytes of them take long.

@@ -7,7 +7,7 @@ use wasmparser::{BinaryReaderError, DataKind, Parser, Payload, TypeRef};
 
 use crate::config::{MEMORIES_PER_MODULE_MAX, MEMORY_BYTES, TABLES};
 use proto::description::{MemoryKind, ModuleForm};
-use proto::imports::WASI_MODULE;
+use proto::imports::Preview;
 
 /// The most bytes of data segments of a module with memories of the worker's own. These are copied into each fresh
 /// instance and zeroed with it, where the engine's pool maps an image of them, of which only the pages that are written
@@ -78,7 +78,7 @@ impl Parts {
                         parts.items += 1;
                         // The host has no memories or tables that a module could import.
                         parts.uses_wasi |=
-                            import.module == WASI_MODULE || !matches!(import.ty, TypeRef::Func(_));
+                            Preview::is_module(import.module) || !matches!(import.ty, TypeRef::Func(_));
                     }
                 }
                 Payload::FunctionSection(section) => parts.items += u64::from(section.count()),
@@ -160,7 +160,8 @@ mod tests {
         let full = DATA_BYTES_MAX / 2;
         let texts = [
             format!("(memory 17) {} {}", data("(i32.const 0)", full), data("(i32.const 0)", full + 1)),
-            format!("(import \"{WASI_MODULE}\" \"sched_yield\" (func (result i32)))"),
+            "(import \"wasi_snapshot_preview1\" \"sched_yield\" (func (result i32)))".into(),
+            "(import \"wasi_unstable\" \"sched_yield\" (func (result i32)))".into(),
             "(import \"wasmpool\" \"memory\" (memory 1))".into(),
             "(memory 1) ".repeat(9),
             "(memory i64 65537)".into(),

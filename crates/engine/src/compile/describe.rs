@@ -3,6 +3,7 @@
 use wasmparser::{FuncType, MemoryType, Parser, Payload, ValType};
 
 use super::component::ComponentOutline;
+use super::foreign;
 use super::numbers;
 use super::outline::{self, Export, Import, Item, Outline};
 use crate::Provided;
@@ -11,13 +12,10 @@ use proto::description::{
     PROGRAM, TaskDescription, UNNAMED_PROGRAM, WantedEntry, find_task,
 };
 use proto::guest::section;
-use proto::imports::WASI_MODULE;
+use proto::imports::Preview;
 use proto::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
 use proto::message::CompileError;
 use proto::text::truncated;
-
-/// The module name of WASI's preview 0 imports, which older tool-chains emit.
-const OLD_WASI_MODULE: &str = "wasi_unstable";
 
 /// The byte ABI's marker export.
 const MARKER: &str = "wasmpool_abi_v1";
@@ -41,8 +39,8 @@ impl Outlined {
 /// Checks from its outline that a module can be loaded and has the wanted task or command.
 ///
 /// # Errors
-/// [`CompileError::UnknownImports`], [`CompileError::Abi`], [`CompileError::UnknownTask`],
-/// [`CompileError::NotACommand`].
+/// [`CompileError::UnknownImports`], [`CompileError::Unsupported`] for what is not linked, [`CompileError::Abi`],
+/// [`CompileError::UnknownTask`], [`CompileError::NotACommand`].
 pub(super) fn loadable(
     provided: &Provided,
     outline: &Outlined,
@@ -54,7 +52,8 @@ pub(super) fn loadable(
         Outlined::Component(component) => component.unknown_imports.clone(),
     };
     if !unknown.is_empty() {
-        return Err(CompileError::UnknownImports { imports: shortened(unknown) });
+        let imports = shortened(unknown);
+        return Err(foreign::unlinked(wasm).unwrap_or(CompileError::UnknownImports { imports }));
     }
     let (kind, tasks) = match outline {
         Outlined::Core(outline) => {
@@ -87,9 +86,10 @@ fn component_kind(component: &ComponentOutline) -> ModuleKind {
     }
 }
 
-/// Returns the tasks of a component; a command has none.
+/// Returns the tasks of a component: its functions, but for a command's program.
 fn component_tasks(component: &ComponentOutline) -> Vec<TaskDescription> {
-    if component.is_command() { Vec::new() } else { component.tasks.clone() }
+    let is_task = |task: &&TaskDescription| component.program.as_ref() != Some(&task.export);
+    component.tasks.iter().filter(is_task).cloned().collect()
 }
 
 fn kind(outline: &Outline) -> ModuleKind {
@@ -113,6 +113,10 @@ fn tasks_of(kind: ModuleKind, outline: &Outline, wasm: &[u8]) -> Result<Vec<Task
         ModuleKind::Tasks => tasks(outline, wasm),
         ModuleKind::Functions => {
             keeps(outline, "_initialize", &[], &[])?;
+            Ok(numbers::tasks(outline, wasm))
+        }
+        // The program runs whatever `_initialize` is; the functions need one that can be called.
+        ModuleKind::Command if keeps(outline, "_initialize", &[], &[]).is_ok() => {
             Ok(numbers::tasks(outline, wasm))
         }
         _ => Ok(Vec::new()),
@@ -160,15 +164,16 @@ fn describe_core(
 ) -> Result<ModuleDescription, CompileError> {
     let kind = kind(outline);
     let tasks = tasks_of(kind, outline, wasm)?;
-    let has_function = |name: &str| outline.function(name).is_some();
     let mut description = ModuleDescription::empty(kind, code, memory_kind);
     description.tasks = tasks;
     description.imports = imports(outline);
     description.exports = exports(outline);
     description.memories = memories(outline);
-    description.uses_wasi = outline.imports.iter().any(|import| import.module == WASI_MODULE);
-    description.has_initializer = kind == ModuleKind::Tasks && has_function("wasmpool_init");
-    description.has_reactor_start = kind != ModuleKind::Command && has_function("_initialize");
+    description.uses_wasi = outline.imports.iter().any(|import| Preview::is_module(&import.module));
+    description.has_initializer = kind == ModuleKind::Tasks && outline.function("wasmpool_init").is_some();
+    // Of another type it is no reactor's: a command is run without it, and nothing else is let through.
+    description.has_reactor_start =
+        outline.function("_initialize").is_some_and(|ty| outline::is(ty, &[], &[]));
     description.has_start = outline.has_start;
     Ok(description)
 }
@@ -239,10 +244,10 @@ fn unknown_imports(provided: &Provided, outline: &Outline) -> Vec<String> {
                     unknown.push(format!("{}, which is {provided} here", shown()));
                 }
             }
-            None if module == OLD_WASI_MODULE => {
-                unknown.push(format!("{} (WASI's preview 0, before 1)", shown()))
+            None => {
+                let of = foreign::host_of(module).map(|host| format!(" ({host})")).unwrap_or_default();
+                unknown.push(shown() + &of);
             }
-            None => unknown.push(shown()),
         }
     }
     unknown

@@ -2,6 +2,7 @@
 
 use wasmparser::{Validator, WasmFeatures};
 
+use super::foreign;
 use proto::description::ModuleForm;
 use proto::limits::GUEST_TEXT_BYTES_MAX;
 use proto::limits::compile::{CompileLimit, CompileLimits};
@@ -44,10 +45,7 @@ pub(super) fn form(wasm: &[u8]) -> Result<ModuleForm, CompileError> {
         }),
         [b'\0', b'a', b's', b'm', ..] if wasm.len() < 8 => invalid("it is cut off after its magic number"),
         [b'\0', b'a', b's', b'm', ..] => invalid("it is of an unknown version of WebAssembly"),
-        [b'(', ..] => {
-            invalid("it is WebAssembly text: translate it to binary first (wat2wasm, wasm-tools parse)")
-        }
-        _ => invalid("it does not start with the magic number of WebAssembly"),
+        _ => invalid(foreign::named(wasm)),
     }
 }
 
@@ -102,5 +100,6 @@ fn out_of_memory(error: &wasmtime::Error, limits: &CompileLimits) -> Option<Comp
         seen: 0,
         function: None,
         offset: None,
+        others: Vec::new(),
     })
 }

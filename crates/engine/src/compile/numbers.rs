@@ -1,11 +1,12 @@
-//! Tasks of a module that keeps to no ABI: its exported functions over numbers.
+//! Tasks of a module that keeps to no ABI: its exported functions over numbers. A command may have some beside its
+//! program.
 
 use std::collections::HashMap;
 
 use wasmparser::{FuncType, KnownCustom, Name, NameSectionReader, Parser, Payload, ValType};
 
 use super::outline::{Export, Item, Outline};
-use proto::description::{NumberType, TaskDescription};
+use proto::description::{NumberType, PROGRAM, TaskDescription};
 use proto::limits::{SCHEMA_NAMES_BYTES_MAX, TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
 use proto::text::is_blank;
 
@@ -46,7 +47,8 @@ fn functions(outline: &Outline) -> impl Iterator<Item = (&Export, Function)> {
     let imports = outline.imports.iter().filter(|import| matches!(import.item, Item::Func(_))).count();
     let has_a_name = |name: &str| !is_blank(name) && name.len() <= TASK_NAME_BYTES_MAX;
     let can_be_one = move |export: &&Export| {
-        export.name != REACTOR_START && has_a_name(&export.name) && export.index as usize >= imports
+        let name = export.name.as_str();
+        !matches!(name, REACTOR_START | PROGRAM) && has_a_name(name) && export.index as usize >= imports
     };
     outline.exports.iter().filter(can_be_one).filter_map(|export| {
         let Item::Func(ty) = &export.item else { return None };

@@ -188,6 +188,11 @@ async fn execute_in<const FIBER: bool>(
         let start = function(store, &instance, program.module_start.as_ref())?;
         invoke::<FIBER, (), ()>(store, &start, ()).await?;
     }
+    // A module that has a program as well is initialised all the same, as by wasmtime.
+    if is_fresh && program.reactor_start.is_some() {
+        let start = function(store, &instance, program.reactor_start.as_ref())?;
+        invoke::<FIBER, (), ()>(store, &start, ()).await?;
+    }
     let index = match call.callee {
         Callee::Command { .. } => {
             let start = function(store, &instance, program.start.as_ref())?;
@@ -196,10 +201,6 @@ async fn execute_in<const FIBER: bool>(
         }
         Callee::Task(index) => index.0 as usize,
     };
-    if is_fresh && program.reactor_start.is_some() {
-        let start = function(store, &instance, program.reactor_start.as_ref())?;
-        invoke::<FIBER, (), ()>(store, &start, ()).await?;
-    }
     let output_bytes_max = call.limits.output_bytes_max;
     if is_fresh && program.initializer.is_some() {
         let initializer = function(store, &instance, program.initializer.as_ref())?;

@@ -5,7 +5,7 @@ use wasmtime::{Linker, Result};
 use wasmtime_wasi::I32Exit;
 
 use super::linker::TaskState;
-use proto::imports::WASI_MODULE;
+use proto::imports::Preview;
 
 /// Replaces wasmtime's `proc_exit`.
 ///
@@ -13,7 +13,8 @@ use proto::imports::WASI_MODULE;
 /// An error of wasmtime's; none is expected.
 pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
     linker.allow_shadowing(true);
-    linker.func_wrap(WASI_MODULE, "proc_exit", |code: i32| -> Result<()> { Err(I32Exit(code).into()) })?;
+    let exit = |code: i32| -> Result<()> { Err(I32Exit(code).into()) };
+    linker.func_wrap(Preview::One.module(), "proc_exit", exit)?;
     linker.allow_shadowing(false);
     Ok(())
 }

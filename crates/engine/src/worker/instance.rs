@@ -212,7 +212,8 @@ impl Runner {
         self.task_log.begin(*task, limits);
         let shares = self.watcher.inputs.get(&message.shares);
         let ready = shares.and_then(|shares| {
-            let ready = self.ready(loaded, message.module, limits).map_err(|error| format!("{error:#}"))?;
+            let ready =
+                self.ready(loaded, message.module, limits, callee).map_err(|error| format!("{error:#}"))?;
             Ok((ready, shares))
         });
         let (mut warm, shares) = match ready {
@@ -299,11 +300,17 @@ impl Runner {
         loaded: &Loaded,
         module: ModuleId,
         limits: &TaskLimits,
+        callee: &Callee,
     ) -> wasmtime::Result<Box<WarmInstance>> {
+        // A program begins in an instance of its own, since its module may have functions that were called before.
+        let served_max = match callee {
+            Callee::Command { .. } => 1,
+            Callee::Task(_) => limits.instance_tasks_max,
+        };
         let warm = self.warm.take().filter(|warm| {
             // An instance that is over this task's limit is made again, and then fails as it should.
             warm.module == module
-                && warm.served < limits.instance_tasks_max
+                && warm.served < served_max
                 && warm.store.data().budget.used() <= limits.memory_bytes_max
         });
         let mut warm = match warm {

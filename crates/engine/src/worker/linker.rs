@@ -1,10 +1,10 @@
-//! The imports of a guest: WASI preview 1, and the byte ABI's `log` and `panic`; its shared inputs are in
+//! The imports of a guest: WASI preview 1 and 0, and the byte ABI's `log` and `panic`; its shared inputs are in
 //! `shares`.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use wasmtime::{Caller, Engine, Extern, Linker, Result, Store};
+use wasmtime::{Caller, Engine, Extern, Linker, Module, Result, Store};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView};
 
@@ -18,7 +18,7 @@ use super::wasi::Wasi;
 use super::{exit, links, open, poll};
 use crate::Provided;
 use proto::description::ModuleForm;
-use proto::imports::{HOST_MODULE, HostFunction};
+use proto::imports::{HOST_MODULE, HostFunction, Preview};
 use proto::limits::task::TaskLimits;
 use proto::limits::{GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use proto::message::LogSource;
@@ -106,14 +106,54 @@ impl WasiView for TaskState {
 ///
 /// # Errors
 /// The same errors as those of [`linker`].
-pub(super) fn linker_with_wasi(engine: &Engine) -> Result<Linker<TaskState>> {
+pub(super) fn linker_with_wasi(engine: &Engine, previews: Previews) -> Result<Linker<TaskState>> {
     let mut linker = linker(engine)?;
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, TaskState::wasi)?;
-    poll::define(&mut linker)?;
+    poll::define(&mut linker, Preview::One)?;
     open::define(&mut linker)?;
     links::define(&mut linker)?;
     exit::define(&mut linker)?;
+    match previews {
+        Previews::One => {}
+        Previews::Both => add_preview_0(&mut linker, engine)?,
+    }
     Ok(linker)
+}
+
+/// The versions of WASI that a linker has. Each of them costs its part of the time in which a module is mapped.
+#[derive(Clone, Copy)]
+pub(super) enum Previews {
+    One,
+    Both,
+}
+
+impl Previews {
+    pub(super) fn of(module: &Module) -> Previews {
+        match module.imports().any(|import| import.module() == Preview::Zero.module()) {
+            true => Previews::Both,
+            false => Previews::One,
+        }
+    }
+}
+
+/// The functions of preview 0 whose arguments or results lie otherwise in the guest's memory than those of preview 1.
+/// Wasmtime translates them to preview 1, but for `poll_oneoff`, which is ours.
+const OTHERS_IN_PREVIEW_0: [&str; 4] = ["fd_filestat_get", "fd_seek", "path_filestat_get", "poll_oneoff"];
+
+/// Adds preview 0 to a linker that has preview 1. Its functions are the very same ones wherever the two agree, so whatever is
+/// replaced in preview 1 is replaced here.
+fn add_preview_0(linker: &mut Linker<TaskState>, engine: &Engine) -> Result<()> {
+    wasmtime_wasi::p0::add_to_linker_async(linker, TaskState::wasi)?;
+    let mut store = Store::new(engine, TaskState::for_linking());
+    let (old, new) = (Preview::Zero.module(), Preview::One.module());
+    let names = linker.iter(&mut store).filter(|(module, ..)| *module == old);
+    let names: Vec<String> = names.map(|(_, name, _)| name.to_string()).collect();
+    linker.allow_shadowing(true);
+    for name in names.iter().filter(|name| !OTHERS_IN_PREVIEW_0.contains(&name.as_str())) {
+        linker.alias(new, name, old, name)?;
+    }
+    linker.allow_shadowing(false);
+    poll::define(linker, Preview::Zero)
 }
 
 /// Makes a linker with the functions of the byte ABI.
@@ -139,7 +179,7 @@ pub(super) fn linker(engine: &Engine) -> Result<Linker<TaskState>> {
 /// # Errors
 /// The same errors as those of [`linker`].
 pub(crate) fn provided(engine: &Engine) -> Result<Provided> {
-    let linker = linker_with_wasi(engine)?;
+    let linker = linker_with_wasi(engine, Previews::Both)?;
     let mut store = Store::new(engine, TaskState::for_linking());
     let items: Vec<_> =
         linker.iter(&mut store).map(|(m, n, item)| ((m.to_string(), n.to_string()), item)).collect();
@@ -205,6 +245,8 @@ fn text(caller: &mut Caller<'_, TaskState>, (pointer, len): TextAt, bytes_max: u
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -219,6 +261,21 @@ mod tests {
         assert_eq!(defined.len(), listed.len(), "{defined:?}");
     }
 
+    /// Names and types agree, but for a call that came with preview 1. So a program finds all that it imports, and the
+    /// aliases are of functions with the same parameters.
+    #[test]
+    fn preview_0_has_the_functions_of_preview_1_with_their_types() {
+        let provided = provided(&Engine::default()).expect("a linker");
+        let of = |preview: Preview| {
+            let functions = provided.iter().filter(|((module, _), _)| module == preview.module());
+            functions.map(|((_, name), ty)| (name.clone(), ty.to_string())).collect::<BTreeMap<_, _>>()
+        };
+        let mut newer = of(Preview::One);
+        assert!(newer.remove("sock_accept").is_some());
+        assert_eq!(of(Preview::Zero), newer);
+        assert!(OTHERS_IN_PREVIEW_0.iter().all(|name| newer.contains_key(*name)));
+    }
+
     #[test]
     fn what_a_worker_provides_has_its_types_wasi_and_the_byte_abi() {
         let provided = provided(&Engine::default()).expect("a linker");
@@ -226,7 +283,10 @@ mod tests {
             provided.get(&(module.to_string(), name.to_string())).map(|function| function.params().len())
         };
         assert_eq!(params(HOST_MODULE, "log"), Some(7));
-        assert_eq!(params(proto::imports::WASI_MODULE, "fd_write"), Some(4));
-        assert_eq!(params(proto::imports::WASI_MODULE, "no_such_call"), None);
+        for preview in Preview::ALL {
+            assert_eq!(params(preview.module(), "fd_write"), Some(4));
+            assert_eq!(params(preview.module(), "no_such_call"), None);
+        }
+        assert_eq!(params(Preview::Zero.module(), "sock_accept"), None);
     }
 }

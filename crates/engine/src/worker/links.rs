@@ -29,7 +29,7 @@ use wasmtime_wasi::p1::wasi_snapshot_preview1::{self, WasiSnapshotPreview1};
 use wiggle::GuestMemory;
 
 use super::linker::TaskState;
-use proto::imports::WASI_MODULE;
+use proto::imports::Preview;
 use proto::limits::WASI_CALL_BYTES_MAX;
 
 /// Bytes of a path and of a link's target, at most: as Linux has it.
@@ -56,14 +56,15 @@ type SymlinkArguments = (i32, i32, i32, i32, i32);
 /// # Errors
 /// What wasmtime says; nothing is expected.
 pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
+    let module = Preview::One.module();
     linker.allow_shadowing(true);
-    linker.func_wrap_async(WASI_MODULE, "path_symlink", |caller: Caller<'_, TaskState>, arguments| {
+    linker.func_wrap_async(module, "path_symlink", |caller: Caller<'_, TaskState>, arguments| {
         Box::new(symlink(caller, arguments))
     })?;
-    linker.func_wrap_async(WASI_MODULE, "path_rename", |caller: Caller<'_, TaskState>, arguments| {
+    linker.func_wrap_async(module, "path_rename", |caller: Caller<'_, TaskState>, arguments| {
         Box::new(rename(caller, arguments))
     })?;
-    linker.func_wrap_async(WASI_MODULE, "path_link", |caller: Caller<'_, TaskState>, arguments| {
+    linker.func_wrap_async(module, "path_link", |caller: Caller<'_, TaskState>, arguments| {
         Box::new(link(caller, arguments))
     })?;
     linker.allow_shadowing(false);

@@ -13,7 +13,7 @@ use wasmtime::component::Component;
 use wasmtime::{Engine, ExternType, InstancePre, Module, ModuleExport};
 
 use super::component::ComponentProgram;
-use super::linker::{self, TaskState};
+use super::linker::{self, Previews, TaskState};
 use super::memories::Memories;
 use super::run_end;
 use super::watcher::WatcherState;
@@ -245,7 +245,7 @@ fn prepare(engine: &Engine, artifact: File, described: Described) -> wasmtime::R
     let module = &unsafe { Module::deserialize_open_file(engine, artifact) }?;
     let Described { description, functions_bytes, safepoints, .. } = described;
     let linker = match description.uses_wasi {
-        true => linker::linker_with_wasi(engine)?,
+        true => linker::linker_with_wasi(engine, Previews::of(module))?,
         false => linker::linker(engine)?,
     };
     let instance = linker.instantiate_pre(module)?;

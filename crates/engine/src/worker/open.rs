@@ -7,7 +7,7 @@ use wasmtime_wasi::p1::wasi_snapshot_preview1::{self, WasiSnapshotPreview1};
 use wiggle::GuestMemory;
 
 use super::linker::TaskState;
-use proto::imports::WASI_MODULE;
+use proto::imports::Preview;
 use proto::limits::{TASK_DESCRIPTORS_MAX, WASI_CALL_BYTES_MAX};
 
 /// These are the arguments of WASI's specification; the last one is where the new descriptor goes.
@@ -19,7 +19,8 @@ type Arguments = (i32, i32, i32, i32, i32, i64, i64, i32, i32);
 /// What wasmtime says; nothing is expected.
 pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
     linker.allow_shadowing(true);
-    linker.func_wrap_async(WASI_MODULE, "path_open", |caller: Caller<'_, TaskState>, arguments| {
+    let module = Preview::One.module();
+    linker.func_wrap_async(module, "path_open", |caller: Caller<'_, TaskState>, arguments| {
         Box::new(open(caller, arguments))
     })?;
     linker.allow_shadowing(false);

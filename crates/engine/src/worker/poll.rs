@@ -18,24 +18,46 @@ use wiggle::GuestMemory;
 use super::asks::AskedStdin;
 use super::clocks::Clock;
 use super::linker::TaskState;
-use proto::imports::WASI_MODULE;
+use proto::imports::Preview;
 use proto::limits::WASI_SUBSCRIPTIONS_MAX;
 
-/// Bytes of a subscription and of an event in the guest's memory, by the specification of WASI:
-/// <https://github.com/WebAssembly/WASI/blob/wasi-0.1/preview1/docs.md#subscription>.
-const SUBSCRIPTION_BYTES: usize = 48;
+/// Bytes of an event in the guest's memory, by the specification of WASI:
+/// <https://github.com/WebAssembly/WASI/blob/wasi-0.1/preview1/docs.md#event>.
 const EVENT_BYTES: usize = 32;
+
+/// Where the parts of a subscription lie in the guest's memory. All begin with the caller's own number, and the kind of
+/// what is awaited at 8; a descriptor is at 16.
+#[derive(Clone, Copy)]
+struct Layout {
+    subscription_bytes: usize,
+    /// Where what describes a clock begins.
+    clock: usize,
+}
+
+impl Layout {
+    /// By the specification:
+    /// <https://github.com/WebAssembly/WASI/blob/wasi-0.1/preview1/docs.md#subscription>. Preview 0 has one more number of
+    /// the caller's in front of the clock.
+    fn of(preview: Preview) -> Layout {
+        match preview {
+            Preview::Zero => Layout { subscription_bytes: 56, clock: 24 },
+            Preview::One => Layout { subscription_bytes: 48, clock: 16 },
+        }
+    }
+}
 
 /// Replaces wasmtime's.
 ///
 /// # Errors
 /// What wasmtime says; nothing is expected.
-pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
+pub(super) fn define(linker: &mut Linker<TaskState>, preview: Preview) -> Result<()> {
+    let layout = Layout::of(preview);
     linker.allow_shadowing(true);
     linker.func_wrap_async(
-        WASI_MODULE,
+        preview.module(),
         "poll_oneoff",
-        |mut caller: Caller<'_, TaskState>, (subscriptions, events, count, ready): (i32, i32, i32, i32)| {
+        move |mut caller: Caller<'_, TaskState>,
+              (subscriptions, events, count, ready): (i32, i32, i32, i32)| {
             Box::new(async move {
                 let Some(Extern::Memory(memory)) = caller.get_export("memory") else {
                     return Err(wasmtime::format_err!("missing required memory export"));
@@ -43,7 +65,7 @@ pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
                 let (memory, state) = memory.data_and_store_mut(&mut caller);
                 let clock = state.clock.clone();
                 let stdin = state.stdin.clone();
-                let args = PollArgs { subscriptions, events, count, ready };
+                let args = PollArgs { layout, subscriptions, events, count, ready };
                 Ok(args.poll(state.wasi(), memory, &clock, stdin.as_ref()).await? as i32)
             })
         },
@@ -54,6 +76,7 @@ pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
 
 /// The call's arguments, which but for the count point into the guest's memory.
 struct PollArgs {
+    layout: Layout,
     subscriptions: i32,
     events: i32,
     count: i32,
@@ -79,15 +102,16 @@ impl PollArgs {
         }
         let count = count as usize;
         // The subscriptions are copied first, since the events may be written over them.
-        let subscriptions = slice(memory, self.subscriptions, 8, count * SUBSCRIPTION_BYTES)?.to_vec();
+        let Layout { subscription_bytes, .. } = self.layout;
+        let subscriptions = slice(memory, self.subscriptions, 8, count * subscription_bytes)?.to_vec();
         slice(memory, self.events, 8, count * EVENT_BYTES)?;
         slice(memory, self.ready, 4, 4)?;
 
         let began = Instant::now();
         let now = clock.read();
         let mut waits = Vec::with_capacity(count);
-        for subscription in subscriptions.chunks_exact(SUBSCRIPTION_BYTES) {
-            match wait(wasi, subscription, now).await {
+        for subscription in subscriptions.chunks_exact(subscription_bytes) {
+            match wait(wasi, self.layout, subscription, now).await {
                 Ok(wait) => waits.push(wait),
                 Err(errno) => return Ok(errno),
             }
@@ -116,7 +140,7 @@ impl PollArgs {
             }
         };
         let mut written = 0;
-        for (subscription, wait) in subscriptions.chunks_exact(SUBSCRIPTION_BYTES).zip(&waits) {
+        for (subscription, wait) in subscriptions.chunks_exact(subscription_bytes).zip(&waits) {
             if wait.until(stdin, clock).map_or(has_stdin, |wait| wait <= passed) {
                 let at = self.events as u32 as usize + written as usize * EVENT_BYTES;
                 memory[at..at + EVENT_BYTES].copy_from_slice(&event(subscription));
@@ -150,15 +174,16 @@ impl Wait {
 /// Reads what a subscription waits for. A descriptor is ready at once, unless it is stdin.
 async fn wait(
     wasi: &mut WasiP1Ctx,
+    layout: Layout,
     subscription: &[u8],
     (monotonic, wall): (Duration, Duration),
 ) -> Result<Wait, Errno> {
-    let clock_or_descriptor = number::<4>(subscription, 16) as u32;
     let right = match subscription[8] {
         0 => {
-            let timeout = Duration::from_nanos(number::<8>(subscription, 24));
-            let is_absolute = number::<2>(subscription, 40) & 1 == 1;
-            return match (clock_or_descriptor, is_absolute) {
+            let clock = &subscription[layout.clock..];
+            let timeout = Duration::from_nanos(number::<8>(clock, 8));
+            let is_absolute = number::<2>(clock, 24) & 1 == 1;
+            return match (number::<4>(clock, 0), is_absolute) {
                 (0 | 1, false) => Ok(Wait::For(timeout)),
                 (0, true) => Ok(Wait::For(timeout.saturating_sub(wall))),
                 (1, true) => Ok(Wait::For(timeout.saturating_sub(monotonic))),
@@ -169,7 +194,8 @@ async fn wait(
         2 => types::Rights::FD_WRITE,
         _ => return Err(Errno::Inval),
     };
-    let stat = wasi.fd_fdstat_get(&mut GuestMemory::Unshared(&mut []), clock_or_descriptor.into()).await;
+    let descriptor = number::<4>(subscription, 16) as u32;
+    let stat = wasi.fd_fdstat_get(&mut GuestMemory::Unshared(&mut []), descriptor.into()).await;
     match stat {
         Ok(stat) if stat.fs_filetype == types::Filetype::Directory => Err(Errno::Badf),
         // Only stdin can be read and has no file type, whatever its number: files have a type, and outputs

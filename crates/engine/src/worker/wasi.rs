@@ -6,7 +6,7 @@
 //! | arguments, environment, stdin | a command: its caller's, stdin as it was sent or is asked for; a task: none |
 //! | stdout, stderr | memory: of a command kept, of a task sent on as log records |
 //! | files | the directories of the pool's builder, as they say: by default none |
-//! | sockets | none: preview 1 cannot make one, and is given none; each that a component asks for is refused |
+//! | sockets | none: preview 1 and 0 cannot make one, and is given none; each that a component asks for is refused |
 //! | clocks, randomness | the system's or, of a deterministic task, its own |
 
 use wasmtime::component::ResourceTable;
@@ -35,7 +35,7 @@ pub(super) struct TaskDir {
 
 /// What WASI knows of one task, by its version.
 pub(super) enum Wasi {
-    /// Preview 1, of a module.
+    /// Preview 1, of a module; those of preview 0 have the same.
     Preview1(WasiP1Ctx),
     /// 0.2, of a component.
     Preview2 { context: WasiCtx, table: ResourceTable, outputs: Outputs },

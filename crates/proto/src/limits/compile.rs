@@ -97,6 +97,25 @@ shape! {
         "targets of the br_tables and exception handlers of all functions";
 }
 
+/// One of the bounds on a module's shape that a module goes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
+#[non_exhaustive]
+pub struct ExceededLimit {
+    /// The bound, which knows the setting that raises it.
+    pub kind: CompileLimit,
+    /// Its number.
+    pub limit: u64,
+    /// The number that the module needs.
+    pub seen: u64,
+}
+
+impl ExceededLimit {
+    #[doc(hidden)]
+    pub fn new(kind: CompileLimit, limit: u64, seen: u64) -> ExceededLimit {
+        ExceededLimit { kind, limit, seen }
+    }
+}
+
 impl CompileLimit {
     /// The kind of that name, as the command line has it.
     pub fn from_name(name: &str) -> Option<CompileLimit> {

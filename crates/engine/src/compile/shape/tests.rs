@@ -8,7 +8,7 @@ fn encoded(text: &str) -> Vec<u8> {
 
 fn exceeded(wasm: &[u8], limits: &CompileLimits) -> (CompileLimit, u64, u64, Option<u32>, Option<u64>) {
     match check(wasm, limits).expect_err("it must be refused") {
-        CompileError::CompileLimit { kind, limit, seen, function, offset } => {
+        CompileError::CompileLimit { kind, limit, seen, function, offset, .. } => {
             (kind, limit, seen, function, offset)
         }
         other => panic!("{other:?}"),
@@ -70,6 +70,58 @@ fn bytes_are_counted_of_the_module_and_of_one_body() {
     assert!(check(&wasm, &limits(CompileLimit::FunctionBytes, 5)).is_ok());
     let (kind, _, seen, function, _) = exceeded(&wasm, &limits(CompileLimit::FunctionBytes, 4));
     assert_eq!((kind, seen, function), (CompileLimit::FunctionBytes, 5, Some(1)));
+}
+
+#[test]
+fn all_bounds_that_are_exceeded_are_told_at_once_with_what_the_module_needs() {
+    let nested = |loops: usize| format!("(func {}{})", "(loop ".repeat(loops), ")".repeat(loops));
+    let text = format!("(module {} (func (local i32 i32 i32)) {} {})", nested(3), nested(7), nested(5));
+    let limits = CompileLimits::trusted().functions_max(3).loop_nesting_max(2).locals_max(1);
+    let error = check(&encoded(&text), &limits).expect_err("is over three bounds");
+    let CompileError::CompileLimit { kind, limit, seen, function, others, .. } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!((kind, limit, seen, function), (CompileLimit::Functions, 3, 4, None));
+    let needed =
+        [ExceededLimit::new(CompileLimit::LoopNesting, 2, 7), ExceededLimit::new(CompileLimit::Locals, 1, 3)];
+    assert_eq!(others, needed);
+    // Set to those numbers, they let it through.
+    let limits = limits.functions_max(4).loop_nesting_max(7).locals_max(3);
+    assert!(check(&encoded(&text), &limits).is_ok());
+    // The place is in the function that has the most.
+    let (.., function, offset) = exceeded(&encoded(&text), &CompileLimits::trusted().loop_nesting_max(2));
+    assert!(function == Some(2) && offset.is_some(), "{function:?} {offset:?}");
+}
+
+#[test]
+fn blocks_inside_of_blocks_are_counted_up_to_a_number_that_costs_little() {
+    let most = NESTING_COUNTED_MAX as usize;
+    let nested = |levels: usize| {
+        let mut body = wasm_encoder::Function::new([]);
+        (0..levels).for_each(|_| {
+            body.instructions().block(wasm_encoder::BlockType::Empty);
+        });
+        (0..=levels).for_each(|_| {
+            body.instructions().end();
+        });
+        let mut types = wasm_encoder::TypeSection::new();
+        types.ty().function([], []);
+        let mut functions = wasm_encoder::FunctionSection::new();
+        functions.function(0);
+        let mut code = wasm_encoder::CodeSection::new();
+        code.function(&body);
+        let mut module = wasm_encoder::Module::new();
+        module.section(&types).section(&functions).section(&code);
+        module.finish()
+    };
+    let limits = |max| CompileLimits::trusted().nesting_max(max);
+    for (levels, max, seen) in
+        [(most, 10, most), (3 * most, 10, most + 1), (3 * most, 2 * most, 2 * most + 1)]
+    {
+        let (kind, _, counted, ..) = exceeded(&nested(levels), &limits(max as u64));
+        assert_eq!((kind, counted), (CompileLimit::Nesting, seen as u64), "{levels} levels, {max} allowed");
+    }
+    assert!(check(&nested(2 * most), &limits(2 * most as u64)).is_ok());
 }
 
 #[test]
