@@ -5,6 +5,7 @@
 
 mod call;
 mod options;
+mod versions;
 
 use std::fmt;
 use std::fs::File;
@@ -19,19 +20,21 @@ use crate::error::ModuleError;
 use crate::held::Life;
 
 use crate::report::CommandOutput;
+use proto::description::PROGRAM;
 #[doc(inline)]
 pub use proto::description::{
     CallingConvention, Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleForm, ModuleKind,
     ModuleOutline, TaskDescription, UncallableFunction,
 };
-use proto::description::{PROGRAM, find_task};
-use proto::message::{ModuleId, TaskIndex};
+use proto::message::ModuleId;
 use proto::payload::Payload;
 #[doc(inline)]
 pub use proto::schema::TypeSchema;
 
+pub(crate) use call::Entrance;
 pub use call::{Args, Callable, InputOf};
 pub use options::ModuleOptions;
+pub(crate) use versions::{Aim, Target, Versions};
 
 /// The SHA-256 of a module's wasm bytes. `Display` prints all 64 hex digits, and `FromStr` reads them.
 ///
@@ -99,43 +102,82 @@ impl fmt::Debug for Digest {
 /// It is released when nobody holds it any longer: neither the module nor one of its [`Task`]s, [`RawTask`]s
 /// and [`Command`]s, and none of its tasks is open. Its descriptors are then closed, here and in the workers.
 /// Loading the same bytes later brings it in again, from the cache if there is one.
+///
+/// [`Pool::replace_module`](crate::Pool::replace_module) puts another version in its place. What this handle says of itself
+/// ([`name`](Self::name), [`digest`](Self::digest), [`description`](Self::description)) stays true of the version that it was
+/// returned for; [`current`](Self::current) is the one in force, in which handles find their tasks.
 #[derive(Clone)]
-pub struct Module(pub(crate) Arc<Loaded>);
+pub struct Module {
+    about: Arc<About>,
+    versions: Arc<Versions>,
+}
 
-pub(crate) struct Loaded {
-    pub(crate) pool: u64,
-    pub(crate) id: ModuleId,
+/// The things that are known of one version, which take few bytes and may outlive it.
+#[derive(Debug)]
+pub(crate) struct About {
     /// Name and start of the digest, as errors show it.
     pub(crate) shown: Arc<str>,
     pub(crate) name: String,
     pub(crate) digest: Digest,
     pub(crate) description: ModuleDescription,
     pub(crate) from_cache: bool,
+}
+
+/// The machine code of one version. Whoever holds it keeps it in the host and in the workers.
+pub(crate) struct Loaded {
+    pub(crate) pool: u64,
+    pub(crate) id: ModuleId,
+    pub(crate) about: Arc<About>,
     pub(crate) artifact: File,
     pub(crate) description_file: File,
     /// The field comes last, so that both files are closed before its permit is free.
     pub(crate) life: Life,
 }
 
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Loaded({})", self.about.shown)
+    }
+}
+
 impl Module {
+    /// Makes a handle with versions of its own, the first of which was loaded with these options.
+    pub(crate) fn new(loaded: Arc<Loaded>, options: ModuleOptions) -> Module {
+        Module { about: loaded.about.clone(), versions: Arc::new(Versions::new(loaded, options)) }
+    }
+
+    /// Makes the handle of a version that is one of this module's.
+    pub(crate) fn of(&self, version: &Loaded) -> Module {
+        Module { about: version.about.clone(), versions: self.versions.clone() }
+    }
+
+    pub(crate) fn versions(&self) -> &Versions {
+        &self.versions
+    }
+
+    /// Returns the handle of the version in force: this one, or what has replaced it.
+    pub fn current(&self) -> Module {
+        self.of(&self.versions.current())
+    }
+
     /// Its name: the one given, else the file's, else the start of its digest.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.about.name
     }
 
     /// The SHA-256 of its wasm.
     pub fn digest(&self) -> Digest {
-        self.0.digest
+        self.about.digest
     }
 
     /// Returns what it is and what it has.
     pub fn description(&self) -> &ModuleDescription {
-        &self.0.description
+        &self.about.description
     }
 
     /// Returns whether the machine code came from the cache.
     pub fn from_cache(&self) -> bool {
-        self.0.from_cache
+        self.about.from_cache
     }
 
     /// A typed handle to one of its tasks. `I` and `O` are compared with the module's
@@ -158,13 +200,19 @@ impl Module {
         I: Serialize + postcard_schema::Schema,
         O: DeserializeOwned + postcard_schema::Schema,
     {
-        let (index, task) = self.find(name)?;
-        if task.codec == Codec::Raw {
-            return Err(ModuleError::RawTask { module: self.0.shown.to_string(), task: task.name.clone() });
-        }
-        self.compare(task, "input", &task.input, TypeSchema::of::<I>())?;
-        self.compare(task, "output", &task.output, TypeSchema::of::<O>())?;
-        Ok(Task { target: self.target(&task.name), index, types: PhantomData })
+        let target = self.versions.target(|about| {
+            let (index, task) = about.find(name)?;
+            if task.codec == Codec::Raw {
+                return Err(ModuleError::RawTask {
+                    module: about.shown.to_string(),
+                    task: task.name.clone(),
+                });
+            }
+            about.compare(task, "input", &task.input, &TypeSchema::of::<I>())?;
+            about.compare(task, "output", &task.output, &TypeSchema::of::<O>())?;
+            Ok(Some((index, task.name.clone())))
+        })?;
+        Ok(Task { target, types: PhantomData })
     }
 
     /// An untyped handle: bytes in, bytes out, in the task's own codec.
@@ -172,8 +220,11 @@ impl Module {
     /// # Errors
     /// [`ModuleError::UnknownTask`] with the names there are.
     pub fn raw_task(&self, name: &str) -> Result<RawTask, ModuleError> {
-        let (index, task) = self.find(name)?;
-        Ok(RawTask { target: self.target(&task.name), index })
+        let target = self.versions.target(|about| {
+            let (index, task) = about.find(name)?;
+            Ok(Some((index, task.name.clone())))
+        })?;
+        Ok(RawTask { target })
     }
 
     /// A handle to the program: the function without a name that takes and returns nothing, else `_start`.
@@ -181,32 +232,18 @@ impl Module {
     /// # Errors
     /// [`ModuleError::NotACommand`].
     pub fn command(&self) -> Result<Command, ModuleError> {
-        if self.0.description.kind != ModuleKind::Command {
-            let known = self.0.description.task_names();
-            return Err(ModuleError::NotACommand { module: self.0.shown.to_string(), known });
-        }
-        let program = match self.0.description.form {
+        let target = self.versions.target(|about| about.check_program().map(|()| None))?;
+        Ok(Command { target })
+    }
+}
+
+impl About {
+    /// Returns the name of the program's task.
+    pub(crate) fn program(&self) -> &'static str {
+        match self.description.form {
             ModuleForm::Component => "wasi:cli/run",
             _ => PROGRAM,
-        };
-        Ok(Command { target: self.target(program) })
-    }
-
-    fn find(&self, name: &str) -> Result<(TaskIndex, &TaskDescription), ModuleError> {
-        let tasks = &self.0.description.tasks;
-        match find_task(tasks, name) {
-            // The index fits, since there are at most `TASKS_PER_MODULE_MAX`.
-            Some(index) => Ok((TaskIndex(index as u32), &tasks[index])),
-            None => Err(ModuleError::UnknownTask {
-                module: self.0.shown.to_string(),
-                name: name.to_string(),
-                known: self.0.description.task_names(),
-            }),
         }
-    }
-
-    fn target(&self, name: &str) -> Target {
-        Target { module: self.clone(), name: name.into() }
     }
 
     fn compare(
@@ -214,25 +251,30 @@ impl Module {
         task: &TaskDescription,
         side: &str,
         declared: &TypeSchema,
-        asked: TypeSchema,
+        asked: &TypeSchema,
     ) -> Result<(), ModuleError> {
-        if declared.is_compatible(&asked) {
+        if declared.is_compatible(asked) {
             return Ok(());
         }
-        Err(ModuleError::SchemaMismatch {
-            module: self.0.shown.to_string(),
+        let (declared, asked) = (declared.show(declared.root()), asked.show(asked.root()));
+        Err(self.mismatch(task, side, declared, asked))
+    }
+
+    fn mismatch(&self, task: &TaskDescription, side: &str, declared: String, asked: String) -> ModuleError {
+        ModuleError::SchemaMismatch {
+            module: self.shown.to_string(),
             task: task.name.clone(),
             side: side.to_string(),
-            declared: declared.show(declared.root()),
-            asked: asked.show(asked.root()),
-        })
+            declared,
+            asked,
+        }
     }
 }
 
-/// Two handles are equal if they are of the same module, loaded by the same pool.
+/// Two handles are equal if they are of the same version of a module, loaded by the same pool.
 impl PartialEq for Module {
     fn eq(&self, other: &Module) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.about, &other.about)
     }
 }
 
@@ -240,15 +282,8 @@ impl Eq for Module {}
 
 impl fmt::Debug for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Module({}, {})", self.0.shown, self.0.description.kind)
+        write!(f, "Module({}, {})", self.about.shown, self.about.description.kind)
     }
-}
-
-/// The module and name that a call is aimed at. The handle's type says what the worker is to enter.
-#[derive(Debug, Clone)]
-pub(crate) struct Target {
-    pub(crate) module: Module,
-    pub(crate) name: Arc<str>,
 }
 
 /// A worker's answer to a task that succeeded.
@@ -260,32 +295,30 @@ pub(crate) enum TaskOutput {
 
 /// A typed task: postcard in, postcard out.
 pub struct Task<I, O> {
-    target: Target,
-    index: TaskIndex,
+    target: Arc<Target>,
     types: PhantomData<fn(&I) -> O>,
 }
 
 /// An untyped task: bytes in, bytes out.
 #[derive(Debug, Clone)]
 pub struct RawTask {
-    target: Target,
-    index: TaskIndex,
+    target: Arc<Target>,
 }
 
 /// A WASI command: argv, environment and stdin in; stdout, stderr and exit code out.
 #[derive(Debug, Clone)]
 pub struct Command {
-    target: Target,
+    target: Arc<Target>,
 }
 
 impl<I, O> Clone for Task<I, O> {
     fn clone(&self) -> Self {
-        Task { target: self.target.clone(), index: self.index, types: PhantomData }
+        Task { target: self.target.clone(), types: PhantomData }
     }
 }
 
 impl<I, O> fmt::Debug for Task<I, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Task(`{}` of {})", self.target.name, self.target.module.0.shown)
+        write!(f, "Task({:?})", self.target)
     }
 }

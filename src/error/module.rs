@@ -198,6 +198,24 @@ pub enum ModuleError {
         /// The system's message.
         message: String,
     },
+    /// A version that was to [replace](crate::Pool::replace_module) the module does not fit a handle that somebody holds. The
+    /// module is as it was.
+    #[error(
+        "cannot replace {}, which goes on as it is: a handle is held that the new version does not fit: {why}",
+        Name(module)
+    )]
+    Replacement {
+        /// The module that was to be replaced.
+        module: String,
+        /// The way in which the new one does not fit: a task is missing, or has another type.
+        why: Box<ModuleError>,
+    },
+    /// The module that was to be replaced was loaded by another pool.
+    #[error("{} was loaded by another pool: ask that one to replace it", Name(module))]
+    ForeignModule {
+        /// The module's name.
+        module: String,
+    },
     /// This process was forked from the one that built the pool, and has none of its workers and threads.
     #[error("the pool is of another process: after a fork, the child builds a pool of its own")]
     OtherProcess,
@@ -230,6 +248,8 @@ impl ModuleError {
             ModuleError::NotACommand { .. } => "not_a_command",
             ModuleError::TooMany { .. } => "too_many_modules",
             ModuleError::NoDescriptors { .. } => "no_descriptors",
+            ModuleError::Replacement { .. } => "replacement",
+            ModuleError::ForeignModule { .. } => "foreign_module",
             ModuleError::OtherProcess => "other_process",
             ModuleError::Closed { .. } => "pool_closed",
         }

@@ -55,6 +55,11 @@ fn what_a_module_says_of_itself_cannot_drive_a_terminal() {
         &ModuleError::RawTask { module: text(), task: text() },
         &ModuleError::NotACommand { module: text(), known: vec![text()] },
         &ModuleError::Closed { message: text() },
+        &ModuleError::Replacement {
+            module: text(),
+            why: Box::new(ModuleError::RawTask { module: text(), task: text() }),
+        },
+        &ModuleError::ForeignModule { module: text() },
     ]);
 }
 
@@ -251,6 +256,11 @@ fn module_errors() -> Vec<ModuleError> {
         ModuleError::NotACommand { .. } => ModuleError::NotACommand { module: module(), known: Vec::new() },
         ModuleError::TooMany { .. } => ModuleError::TooMany { max: 1 },
         ModuleError::NoDescriptors { .. } => ModuleError::NoDescriptors { message: message() },
+        ModuleError::Replacement { .. } => ModuleError::Replacement {
+            module: module(),
+            why: Box::new(ModuleError::RawTask { module: word("new"), task: word("count") }),
+        },
+        ModuleError::ForeignModule { .. } => ModuleError::ForeignModule { module: module() },
         ModuleError::OtherProcess => ModuleError::OtherProcess,
         ModuleError::Closed { .. } => ModuleError::Closed { message: message() },
     }

@@ -35,7 +35,7 @@ use crate::host::link::{Link, WorkerEvents, read_loop};
 use crate::host::request::{Request, RequestInput};
 use crate::host::requests::{self, SupervisorRequest, SupervisorRequests};
 use crate::host::settings::PoolSettings;
-use crate::module::{Digest, Loaded, Module, Target, TaskOutput};
+use crate::module::{About, Aim, Digest, Entrance, Loaded, TaskOutput};
 use crate::options::TaskOptions;
 use crate::policy::{DropPolicy, OnWorkerDeath, Replacement, Retry};
 use crate::scheduler::{Event, WorkerKey};
@@ -44,7 +44,7 @@ use crate::stdin::StdinSource;
 use proto::control;
 use proto::description::samples::{of_tasks, task};
 use proto::limits::{BACKTRACE_FRAMES_MAX, FRAME_META_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
-use proto::message::{Callee, EventLevels, ModuleId, TaskIndex};
+use proto::message::{EventLevels, ModuleId, TaskIndex};
 use proto::payload::Payload;
 use proto::policy::{SandboxPolicy, SandboxReport};
 use proto::ring::{self, CLAIMS};
@@ -238,7 +238,7 @@ impl World {
             .log_bytes_max(usize::from(input.u16()));
         let len = usize::from(input.u16());
         let len = if choice >= 128 { (len * 8).min(INPUT_BYTES_MAX) } else { len % 64 };
-        let target = Target { module: module(), name: Arc::from("count") };
+        let aim = Aim { module: module(), name: Arc::from("count"), index: TaskIndex(0) };
         let count = 1 + choice / 4 % ITEMS_MAX as usize;
         let items = (choice % 4 == 3).then_some(count as u64);
         options.shared = self.shares(input.byte());
@@ -249,22 +249,15 @@ impl World {
                 let chunk = (!choice.is_multiple_of(4)).then_some(choice as u64 % 4);
                 // Some tasks may ask for their stdin, which ends.
                 let stdin = (choice % 8 == 5).then(|| StdinSource::of_reader(&b"what it reads"[..]));
-                RequestInput::One {
-                    callee: Callee::Task(TaskIndex(0)),
-                    input,
-                    owns_input: true,
-                    chunk,
-                    stdin,
-                }
+                RequestInput::One { entrance: Entrance::Task, input, owns_input: true, chunk, stdin }
             }
             // Each input of a batch is preceded by its length.
             Some(_) => {
                 let one = [&(len as u32 / 8).to_le_bytes()[..], &vec![7; len / 8]].concat();
-                RequestInput::Batch { task: TaskIndex(0), inputs: one.repeat(count).into(), count }
+                RequestInput::Batch { inputs: one.repeat(count).into(), count }
             }
         };
-        let request =
-            Request::new(self.core.bounds(), &target, work, options).expect("it is within all bounds");
+        let request = Request::new(self.core.bounds(), aim, work, options).expect("it is within all bounds");
         // A pool that is broken or full says so.
         if let Ok(cell) = self.core.submit(request, WhenFull::Reject) {
             self.tasks.push(Submitted { cell, items, taken: VecDeque::new() });
@@ -423,24 +416,27 @@ fn report() -> SandboxReport {
     SandboxReport::new(SandboxPolicy::Off, Vec::new())
 }
 
-fn module() -> Module {
+fn module() -> Arc<Loaded> {
     thread_local! {
-        static MODULE: Module = {
+        static MODULE: Arc<Loaded> = {
             let file = || File::open("/dev/null").expect("opens");
             let description = of_tasks(vec![task("count", &["upto"], TypeSchema::of::<u64>(), TypeSchema::of::<u64>())]);
-            Module(Arc::new(Loaded {
-                pool: 1,
-                id: ModuleId(0),
+            let about = About {
                 shown: "primes".into(),
                 name: "primes".into(),
                 digest: Digest::of(b"wasm"),
                 description,
                 from_cache: false,
+            };
+            Arc::new(Loaded {
+                pool: 1,
+                id: ModuleId(0),
+                about: Arc::new(about),
                 artifact: file(),
                 description_file: file(),
                 life: Life::new(Held::Module(ModuleId(0)), Permits::default().take(1).expect("the first").1),
-            }))
+            })
         };
     }
-    MODULE.with(Module::clone)
+    MODULE.with(Arc::clone)
 }

@@ -73,7 +73,7 @@ impl TaskRecord {
 
     /// Returns whether the clock of its worker is worth reading when it begins, if tasks typically take so long.
     fn is_worth_measuring(&self, typical: Duration) -> bool {
-        let is_uninterruptible = self.call.module.description().interrupt == Interrupt::Kill;
+        let is_uninterruptible = self.call.module.about.description.interrupt == Interrupt::Kill;
         is_uninterruptible || self.cpu.is_some() || typical.is_zero() || typical >= CPU_MEASURED_FROM
     }
 
@@ -299,7 +299,7 @@ impl Core {
         // The id is taken under the lock, so that the order of ids is the order of submission.
         let items = group.items();
         let task = TaskId(self.next_task.fetch_add(1 + group.more() as u64, Ordering::Relaxed));
-        let module = call.module.0.shown.clone();
+        let module = call.module.about.shown.clone();
         let labels = Labels { task, name, module, label: options.label.clone() };
         let cell = Cell::new(labels, self.queues.clone());
         let now = self.now();
@@ -313,7 +313,7 @@ impl Core {
         let domain = state.domains.enter(options.domain.as_ref());
         let batch = items.map(|count| Batch::new(cell.clone(), &call, count as u64, now));
         state.batched += group.more() as u64;
-        let is_uninterruptible = call.module.description().interrupt == Interrupt::Kill;
+        let is_uninterruptible = call.module.about.description.interrupt == Interrupt::Kill;
         let record = TaskRecord {
             cell: cell.clone(),
             call,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::asks::TaskAsks;
-use crate::module::Module;
+use crate::module::Loaded;
 use crate::panic_guard::PanicGuard;
 use crate::shared_input::SharedInput;
 use proto::limits::task::TaskLimits;
@@ -26,7 +26,8 @@ const QUIET_INPUT_BYTES_MAX: usize = 64 * 1024;
 /// One task, as it is kept until its end and sent to a worker, perhaps to several one after the other.
 #[derive(Debug)]
 pub(crate) struct Invocation {
-    pub(super) module: Module,
+    /// It is the version of the module that was in force when the task was submitted; a later attempt has the same.
+    pub(super) module: Arc<Loaded>,
     pub(super) callee: Callee,
     pub(super) limits: TaskLimits,
     pub(super) input: PanicGuard<Payload>,
@@ -41,7 +42,7 @@ impl Invocation {
     /// Returns the type of the task's own errors, where these are data.
     pub(super) fn error_schema(&self) -> Option<Arc<TypeSchema>> {
         let Callee::Task(index) = self.callee else { return None };
-        let task = self.module.description().tasks.get(index.0 as usize)?;
+        let task = self.module.about.description.tasks.get(index.0 as usize)?;
         task.error.clone().map(Arc::new)
     }
 
@@ -51,7 +52,7 @@ impl Invocation {
     pub(super) fn is_quiet(&self) -> bool {
         let is_ours = self.owns_input && self.shares.is_none() && self.asks.is_none();
         let is_small = self.input.len() <= QUIET_INPUT_BYTES_MAX;
-        is_ours && is_small && Arc::strong_count(&self.module.0) > 1
+        is_ours && is_small && Arc::strong_count(&self.module) > 1
     }
 }
 

@@ -33,7 +33,7 @@ use super::sent::Sent;
 use crate::error::{Death, DeathCause};
 use crate::future::Cell;
 use crate::held::Holder;
-use crate::module::Module;
+use crate::module::Loaded;
 use crate::panic_guard::PanicGuard;
 use crate::scheduler::{Now, WorkerKey};
 use crate::shared_input::SharedInput;
@@ -139,7 +139,7 @@ const _: () = assert!(ring::CLAIMS <= u128::BITS as usize);
 /// A run that the worker was handed, with what it needs: that must not be forgotten before its answer.
 struct HeldRun {
     run: InFlight,
-    _needs: (Module, TaskShares),
+    _needs: (Arc<Loaded>, TaskShares),
 }
 
 /// A run that has no answer yet.
@@ -209,7 +209,7 @@ impl InFlight {
 /// Something to be sent.
 enum OutboxItem {
     /// A module goes by the control socket.
-    Module(Module),
+    Module(Arc<Loaded>),
     /// The shared inputs of a task that are new to the worker go by the control socket.
     Shares(Vec<SharedInput>),
     /// Small frames, one after the other: one publication, one wake-up.
@@ -312,7 +312,7 @@ impl Link {
             InFlight { task, run, claim, payload_bytes_max, log_bytes_max, batch, slice, has_begun, asks };
         let needs = (call.module.clone(), call.shares.clone());
         orders.in_flight.push_back(HeldRun { run: in_flight, _needs: needs });
-        let module = call.module.0.id;
+        let module = call.module.id;
         let callee = call.callee.clone();
         let are_new = orders.last_limits.replace(call.limits) != Some(call.limits);
         let limits = are_new.then_some(call.limits);

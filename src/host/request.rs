@@ -11,7 +11,7 @@ use super::invocation::{Invocation, payload_bytes_max};
 use super::settings::PoolSettings;
 use crate::account::Charge;
 use crate::error::SubmitError;
-use crate::module::Target;
+use crate::module::{Aim, Entrance};
 use crate::options::TaskOptions;
 use crate::panic_guard::PanicGuard;
 use crate::stdin::StdinSource;
@@ -59,10 +59,16 @@ impl Group {
 pub(crate) enum RequestInput {
     /// One input; whether it is the pool's own memory, the number of its chunk, and the stdin that it reads
     /// while it runs.
-    One { callee: Callee, input: Payload, owns_input: bool, chunk: Option<u64>, stdin: Option<StdinSource> },
+    One {
+        entrance: Entrance,
+        input: Payload,
+        owns_input: bool,
+        chunk: Option<u64>,
+        stdin: Option<StdinSource>,
+    },
     /// Short tasks that travel together; `inputs` is laid out as in [`Inputs`](super::batch::Inputs). They
     /// have nothing but their inputs, so they are no commands.
-    Batch { task: TaskIndex, inputs: Bytes, count: usize },
+    Batch { inputs: Bytes, count: usize },
 }
 
 /// A task or batch that has passed every check and only waits for room in the queue.
@@ -83,28 +89,35 @@ impl Request {
     /// [`SubmitError`], except for those about the pool's state.
     pub(crate) fn new(
         (pool, settings): (u64, &PoolSettings),
-        target: &Target,
+        aim: Aim,
         work: RequestInput,
         mut options: TaskOptions,
     ) -> Result<Request, SubmitError> {
-        admissible((pool, settings), target, &mut options)?;
+        admissible((pool, settings), &aim, &mut options)?;
         let (callee, input, owns_input, longest, group, stdin) = match work {
-            RequestInput::One { callee, input, owns_input, chunk, stdin } => {
+            RequestInput::One { entrance, input, owns_input, chunk, stdin } => {
                 let longest = input.len();
-                (callee, input, owns_input, longest, chunk.map_or(Group::Alone, Group::Chunk), stdin)
+                (
+                    aim.callee(entrance),
+                    input,
+                    owns_input,
+                    longest,
+                    chunk.map_or(Group::Alone, Group::Chunk),
+                    stdin,
+                )
             }
-            RequestInput::Batch { task, inputs, count } => {
+            RequestInput::Batch { inputs, count } => {
                 let longest = longest_input(&inputs);
-                (Callee::Task(task), inputs.into(), true, longest, Group::Batch(count), None)
+                (aim.callee(Entrance::Task), inputs.into(), true, longest, Group::Batch(count), None)
             }
         };
-        let too_large = |bytes, max| SubmitError::InputTooLarge { task: target.name.to_string(), bytes, max };
+        let too_large = |bytes, max| SubmitError::InputTooLarge { task: aim.name.to_string(), bytes, max };
         let max = settings.tasks.input_bytes_max;
         if longest > max {
             return Err(too_large(longest, max));
         }
         if let Callee::Command { args, env, .. } = &callee {
-            check_texts(&target.name, args, env)?;
+            check_texts(&aim.name, args, env)?;
             let texts = args.iter().chain(env.iter().flat_map(|(name, value)| [name, value]));
             let bytes = texts.map(|text| text.len() + 8).sum();
             let max = FRAME_META_BYTES_MAX / 2;
@@ -116,16 +129,16 @@ impl Request {
         let asks = match stdin {
             None => None,
             Some(_) if options.retry.is_some_and(|retry| retry.attempts_max > 1) => {
-                return Err(SubmitError::StdinReadOnce { task: target.name.to_string() });
+                return Err(SubmitError::StdinReadOnce { task: aim.name.to_string() });
             }
             Some(source) => match source.lend() {
                 // The bytes that a deterministic task reads must not depend on when they come.
                 Some(lent) => Some(TaskAsks::new(lent, options.seed.is_some())),
-                None => return Err(SubmitError::StdinTaken { task: target.name.to_string() }),
+                None => return Err(SubmitError::StdinTaken { task: aim.name.to_string() }),
             },
         };
         let call = Invocation {
-            module: target.module.clone(),
+            module: aim.module,
             callee,
             limits: options.limits(),
             input: PanicGuard::new(input),
@@ -133,7 +146,7 @@ impl Request {
             shares: options.shared.take(),
             asks,
         };
-        Ok(Request { call, name: target.name.clone(), options, group, charge: None })
+        Ok(Request { call, name: aim.name, options, group, charge: None })
     }
 
     pub(crate) fn task_name(&self) -> &str {
@@ -197,11 +210,12 @@ pub(crate) fn map_bytes_max(
 /// Fills in the defaults, and rejects options that the task's module cannot keep.
 fn admissible(
     (pool, settings): (u64, &PoolSettings),
-    target: &Target,
+    aim: &Aim,
     options: &mut TaskOptions,
 ) -> Result<(), SubmitError> {
-    let task = || target.name.to_string();
-    let module = &target.module.0;
+    let task = || aim.name.to_string();
+    let module = &aim.module;
+    let about = &module.about;
     if module.pool != pool {
         return Err(SubmitError::ForeignModule { task: task() });
     }
@@ -215,13 +229,13 @@ fn admissible(
     if count > max {
         return Err(SubmitError::TooManyShared { task: task(), count, max });
     }
-    if options.fuel.is_some() && !module.description.metered {
-        return Err(SubmitError::NotMetered { task: task(), module: module.shown.to_string() });
+    if options.fuel.is_some() && !about.description.metered {
+        return Err(SubmitError::NotMetered { task: task(), module: about.shown.to_string() });
     }
-    if options.seed.is_some() && !module.description.deterministic {
-        return Err(SubmitError::NotDeterministic { task: task(), module: module.shown.to_string() });
+    if options.seed.is_some() && !about.description.deterministic {
+        return Err(SubmitError::NotDeterministic { task: task(), module: about.shown.to_string() });
     }
-    if options.seed.is_some() && module.description.uses_wasi && !settings.sandbox.dirs.is_empty() {
+    if options.seed.is_some() && about.description.uses_wasi && !settings.sandbox.dirs.is_empty() {
         return Err(SubmitError::DirsNotDeterministic { task: task() });
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::sync::{Mutex, Weak};
 
 use super::invocation::TaskShares;
 use crate::held::{Held, Holder};
-use crate::module::Module;
+use crate::module::Loaded;
 use crate::shared_input::SharedInput;
 use proto::control::ControlSocket;
 use proto::limits::{FORGOTTEN_AT_ONCE_MAX, SHARES_PER_TASK_MAX};
@@ -48,9 +48,9 @@ impl Sent {
     }
 
     /// Notes that the worker is to have the module, and returns whether it is to be sent.
-    pub(super) fn order_module(&self, module: &Module) -> bool {
+    pub(super) fn order_module(&self, module: &Loaded) -> bool {
         let mut state = self.state.hold();
-        let is_new = state.modules.insert(module.0.id);
+        let is_new = state.modules.insert(module.id);
         self.modules.store(state.modules.len(), Ordering::Relaxed);
         is_new
     }
@@ -83,15 +83,14 @@ impl Sent {
     pub(super) fn send_module(
         &self,
         control: &ControlSocket,
-        module: &Module,
+        module: &Loaded,
         holder: &Weak<dyn Holder>,
     ) -> io::Result<()> {
-        let loaded = &module.0;
         // The worker first hears what to forget, which makes room for what comes.
         self.state.hold().say(control);
-        let message = ToWorkerControl::Module { module: loaded.id, code: loaded.description.code() };
-        control.send(&message, &[loaded.artifact.as_fd(), loaded.description_file.as_fd()])?;
-        loaded.life.add_holder(holder.clone());
+        let message = ToWorkerControl::Module { module: module.id, code: module.about.description.code() };
+        control.send(&message, &[module.artifact.as_fd(), module.description_file.as_fd()])?;
+        module.life.add_holder(holder.clone());
         Ok(())
     }
 

@@ -7,14 +7,15 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Command, RawTask, Target, Task, TaskOutput};
+use super::versions::Target;
+use super::{Command, RawTask, Task, TaskOutput};
 use crate::command::{CommandInput, Stdin};
 use crate::error::SubmitError;
 use crate::report::CommandOutput;
 use crate::stdin::StdinSource;
 use postcard_schema::Schema;
 use postcard_schema::schema::{DataModelType, NamedType};
-use proto::message::{Callee, CommandStdin, TaskIndex};
+use proto::message::CommandStdin;
 use proto::payload::{INLINE_BYTES, Payload};
 
 /// Something that can be submitted: a [`Task`], a [`RawTask`] or a [`Command`].
@@ -43,10 +44,9 @@ pub trait Callable: sealed::Sealed + Send + Sync {
     const OWNS_INPUT: bool = false;
     #[doc(hidden)]
     fn target(&self) -> &Target;
-    /// Returns the task that takes a batch of inputs. A command takes none, since each input has
-    /// arguments of its own.
+    /// Inputs may travel together. Those of a command may not, since each has arguments of its own.
     #[doc(hidden)]
-    fn batched(&self) -> Option<TaskIndex>;
+    const IS_BATCHED: bool = true;
     #[doc(hidden)]
     fn decode(output: &TaskOutput) -> Result<Self::Output, String>;
 }
@@ -79,7 +79,7 @@ pub trait Callable: sealed::Sealed + Send + Sync {
 )]
 pub trait InputOf<C: ?Sized>: sealed::Input<C> {
     #[doc(hidden)]
-    fn encode(&self, task: &C) -> Result<(Callee, Payload), SubmitError>;
+    fn encode(&self, task: &C) -> Result<(Entrance, Payload), SubmitError>;
     /// Encodes onto `bytes`, without memory of its own. After an error the end of `bytes` is of no use.
     #[doc(hidden)]
     fn encode_onto(&self, task: &C, bytes: &mut Vec<u8>) -> Result<(), SubmitError> {
@@ -116,10 +116,6 @@ where
         &self.target
     }
 
-    fn batched(&self) -> Option<TaskIndex> {
-        Some(self.index)
-    }
-
     fn decode(output: &TaskOutput) -> Result<O, String> {
         match output {
             TaskOutput::Output(bytes) => match postcard::take_from_bytes(bytes) {
@@ -134,16 +130,16 @@ where
 
 impl<I, O> Task<I, O> {
     /// Encodes a value that is `I` on the wire.
-    fn encode(&self, input: &(impl Serialize + ?Sized)) -> Result<(Callee, Payload), SubmitError> {
+    fn encode(&self, input: &(impl Serialize + ?Sized)) -> Result<(Entrance, Payload), SubmitError> {
         // An input that does not fit, or cannot be encoded at all, is handled below.
         let few =
             postcard::to_slice(input, &mut [0; INLINE_BYTES]).ok().and_then(|bytes| Payload::inline(bytes));
         if let Some(few) = few {
-            return Ok((Callee::Task(self.index), few));
+            return Ok((Entrance::Task, few));
         }
         let bytes = postcard::to_stdvec(input).map_err(|error| self.target.encode_error(error))?;
         // A vector with room to spare would cost `Bytes` another allocation.
-        Ok((Callee::Task(self.index), Bytes::from(bytes.into_boxed_slice()).into()))
+        Ok((Entrance::Task, Bytes::from(bytes.into_boxed_slice()).into()))
     }
 
     fn encode_onto(&self, input: &(impl Serialize + ?Sized), bytes: &mut Vec<u8>) -> Result<(), SubmitError> {
@@ -162,7 +158,7 @@ macro_rules! input_of_task {
         where
             $input: Serialize + Schema,
         {
-            fn encode(&self, task: &Task<$input, O>) -> Result<(Callee, Payload), SubmitError> {
+            fn encode(&self, task: &Task<$input, O>) -> Result<(Entrance, Payload), SubmitError> {
                 let $this = self;
                 task.encode($shown)
             }
@@ -238,10 +234,6 @@ impl Callable for RawTask {
         &self.target
     }
 
-    fn batched(&self) -> Option<TaskIndex> {
-        Some(self.index)
-    }
-
     fn decode(output: &TaskOutput) -> Result<Bytes, String> {
         match output {
             TaskOutput::Output(bytes) => Ok(bytes.to_bytes()),
@@ -254,8 +246,8 @@ impl sealed::Input<RawTask> for Bytes {}
 
 #[allow(private_interfaces, reason = "the trait is sealed")]
 impl InputOf<RawTask> for Bytes {
-    fn encode(&self, task: &RawTask) -> Result<(Callee, Payload), SubmitError> {
-        Ok((Callee::Task(task.index), self.clone().into()))
+    fn encode(&self, _: &RawTask) -> Result<(Entrance, Payload), SubmitError> {
+        Ok((Entrance::Task, self.clone().into()))
     }
 }
 
@@ -265,10 +257,10 @@ macro_rules! input_of_raw_task {
 
         #[allow(private_interfaces, reason = "the trait is sealed")]
         impl<$($generics)*> InputOf<RawTask> for $from {
-            fn encode(&self, task: &RawTask) -> Result<(Callee, Payload), SubmitError> {
+            fn encode(&self, _: &RawTask) -> Result<(Entrance, Payload), SubmitError> {
                 let bytes: &[u8] = self.as_ref();
                 let copy = Payload::inline(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes).into());
-                Ok((Callee::Task(task.index), copy))
+                Ok((Entrance::Task, copy))
             }
 
             fn encode_onto(&self, _: &RawTask, bytes: &mut Vec<u8>) -> Result<(), SubmitError> {
@@ -293,13 +285,10 @@ input_of_raw_task! {
 impl Callable for Command {
     type Input = CommandInput;
     type Output = CommandOutput;
+    const IS_BATCHED: bool = false;
 
     fn target(&self) -> &Target {
         &self.target
-    }
-
-    fn batched(&self) -> Option<TaskIndex> {
-        None
     }
 
     fn decode(output: &TaskOutput) -> Result<CommandOutput, String> {
@@ -314,14 +303,14 @@ impl sealed::Input<Command> for CommandInput {}
 
 #[allow(private_interfaces, reason = "the trait is sealed")]
 impl InputOf<Command> for CommandInput {
-    fn encode(&self, command: &Command) -> Result<(Callee, Payload), SubmitError> {
-        let program = self.program.clone().unwrap_or_else(|| command.target.module.name().to_string());
+    fn encode(&self, command: &Command) -> Result<(Entrance, Payload), SubmitError> {
+        let program = self.program.clone().unwrap_or_else(|| command.target.module_name());
         let args = std::iter::once(program).chain(self.args.iter().cloned()).collect();
         let (stdin, payload) = match &self.stdin {
             Stdin::Bytes(bytes) => (CommandStdin::Sent, bytes.clone()),
             Stdin::Source(_) => (CommandStdin::Asked, Bytes::new()),
         };
-        Ok((Callee::Command { args, env: self.env.clone(), stdin }, payload.into()))
+        Ok((Entrance::Program { args, env: self.env.clone(), stdin }, payload.into()))
     }
 
     fn stdin(&self) -> Option<&StdinSource> {
@@ -330,6 +319,13 @@ impl InputOf<Command> for CommandInput {
             Stdin::Source(source) => Some(source),
         }
     }
+}
+
+/// The part of a call that the handle and the input say, before it is known which version of the module is called.
+#[derive(Debug)]
+pub(crate) enum Entrance {
+    Task,
+    Program { args: Vec<String>, env: Vec<(String, String)>, stdin: CommandStdin },
 }
 
 /// Postcard wants to own what it extends.

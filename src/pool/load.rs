@@ -12,7 +12,7 @@ use crate::held::{Held, Life, Permit, Permits};
 use crate::host::cache::{Cache, CacheKey, Compiled};
 use crate::host::compile::{self, WasmFile};
 use crate::host::memory;
-use crate::module::{Digest, Loaded, Module, ModuleOptions};
+use crate::module::{About, Digest, Loaded, Module, ModuleOptions};
 use proto::description::{CodeKind, ModuleOutline, WantedEntry};
 use proto::limits;
 use proto::limits::compile::{CompileLimit, CompileLimits};
@@ -43,7 +43,7 @@ struct Flight {
 }
 
 /// An error comes with the limits under which it was met. `None`: whoever had begun panicked.
-type Landing = Option<Result<Module, (ModuleError, CompileLimits)>>;
+type Landing = Option<Result<Arc<Loaded>, (ModuleError, CompileLimits)>>;
 
 impl Pool {
     /// Loads a wasm file: compiled in a process of its own, or taken from the cache. The module is named
@@ -64,31 +64,11 @@ impl Pool {
     pub fn load_file_with(
         &self,
         path: impl AsRef<Path>,
-        mut options: ModuleOptions,
+        options: ModuleOptions,
     ) -> Result<Module, ModuleError> {
         let handle = self.here().ok_or(ModuleError::OtherProcess)?;
-        let path = path.as_ref();
-        if options.name.is_none() {
-            options.name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        }
-        let max = handle.limits_of(&options).get(CompileLimit::WasmBytes);
-        let mut file = WasmFile::open(path, &handle.core.settings.sandbox.files, max)?;
-        let Some((cache, stamp)) = handle.cache.as_ref().zip(file.stamp()) else {
-            return self.load_with(&file.read(max)?, options);
-        };
-        let known = cache.digest_of(stamp);
-        if let Some(digest) = known
-            && let Some(module) = handle.load_known(digest, cache, &options)
-        {
-            return module;
-        }
-        let before = file.rested_stamp();
-        let wasm = file.read(max)?;
-        let digest = Digest::of(&wasm);
-        if let Some((before, after)) = before.zip(file.stamp()) {
-            cache.remember(before, after, digest);
-        }
-        handle.load_bytes(&wasm, digest, options, known)
+        let options = named_after(path.as_ref(), options);
+        Ok(Module::new(handle.load_path(path.as_ref(), options.clone())?, options))
     }
 
     /// Reads what a wasm file imports and exports without compiling it, even if the module cannot be loaded
@@ -147,13 +127,107 @@ impl Pool {
     /// [`ModuleError`].
     pub fn load_with(&self, wasm: &[u8], options: ModuleOptions) -> Result<Module, ModuleError> {
         let handle = self.here().ok_or(ModuleError::OtherProcess)?;
-        let max = handle.limits_of(&options).get(CompileLimit::WasmBytes);
-        compile::check_wasm_bytes(wasm.len() as u64, max)?;
-        handle.load_bytes(wasm, Digest::of(wasm), options, None)
+        Ok(Module::new(handle.load_slice(wasm, options.clone())?, options))
+    }
+
+    /// Puts another version in the place of a loaded module, and returns its handle. Tasks that were submitted before go on
+    /// with the version that they began with, and so do all tasks of a map that was called before, and later attempts
+    /// of a [`Retry`](crate::task::Retry). What is submitted after this call has returned, by `module`, by its clones or by
+    /// handles that were made of any of them, runs the new one; during the call it is one of the two. Nobody waits for anybody.
+    /// The old machine code is released, here and in the workers, when its last task has ended.
+    ///
+    /// It is loaded with the [`ModuleOptions`] that `module` was loaded with, as [`load_with`](Self::load_with) does; so the
+    /// cache is used, and equal bytes are compiled once. Meanwhile both versions are held, and count in
+    /// [`PoolBuilder::modules_max`](crate::PoolBuilder::modules_max). A module that was loaded again from the same bytes is
+    /// another one to this call, which does not change it.
+    ///
+    /// ```no_run
+    /// # fn main() -> anyhow::Result<()> {
+    /// # wasmpool::init();
+    /// # let pool = wasmpool::Pool::new()?;
+    /// let module = pool.load_file("primes.wasm")?;
+    /// let count = module.task::<u64, u64>("count")?;
+    /// println!("{}", pool.submit(&count, &1_000_000)?.result()?);
+    /// // Somebody has built a faster one.
+    /// pool.replace_module(&module, &std::fs::read("primes.wasm")?)?;
+    /// println!("{}", pool.submit(&count, &1_000_000)?.result()?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ModuleError::Replacement`] if a handle that somebody holds does not fit the new version: its task is not there, or
+    /// takes or returns another type. The other errors of [`load_with`](Self::load_with), and [`ModuleError::ForeignModule`].
+    /// After any of them the old version goes on.
+    pub fn replace_module(&self, module: &Module, wasm: &[u8]) -> Result<Module, ModuleError> {
+        self.replace_by(module, |handle, options| handle.load_slice(wasm, options))
+    }
+
+    /// Does the same as [`replace_module`](Self::replace_module) with a file, as [`load_file`](Self::load_file) loads it. The
+    /// module keeps its name.
+    ///
+    /// # Errors
+    /// As [`replace_module`](Self::replace_module).
+    pub fn replace_module_file(
+        &self,
+        module: &Module,
+        path: impl AsRef<Path>,
+    ) -> Result<Module, ModuleError> {
+        self.replace_by(module, |handle, options| handle.load_path(path.as_ref(), options))
+    }
+
+    fn replace_by(
+        &self,
+        module: &Module,
+        load: impl FnOnce(&Handle, ModuleOptions) -> Result<Arc<Loaded>, ModuleError>,
+    ) -> Result<Module, ModuleError> {
+        let handle = self.here().ok_or(ModuleError::OtherProcess)?;
+        let versions = module.versions();
+        if versions.current().pool != handle.core.id {
+            return Err(ModuleError::ForeignModule { module: module.name().to_string() });
+        }
+        let next = load(handle, versions.options.clone())?;
+        versions.replace(&next)?;
+        Ok(module.of(&next))
     }
 }
 
+/// A module without a name is named after its file.
+fn named_after(path: &Path, mut options: ModuleOptions) -> ModuleOptions {
+    if options.name.is_none() {
+        options.name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    }
+    options
+}
+
 impl Handle {
+    /// Loads a file, which is not read if the cache knows it.
+    fn load_path(&self, path: &Path, options: ModuleOptions) -> Result<Arc<Loaded>, ModuleError> {
+        let max = self.limits_of(&options).get(CompileLimit::WasmBytes);
+        let mut file = WasmFile::open(path, &self.core.settings.sandbox.files, max)?;
+        let Some((cache, stamp)) = self.cache.as_ref().zip(file.stamp()) else {
+            return self.load_slice(&file.read(max)?, options);
+        };
+        let known = cache.digest_of(stamp);
+        if let Some(digest) = known
+            && let Some(module) = self.load_known(digest, cache, &options)
+        {
+            return module;
+        }
+        let before = file.rested_stamp();
+        let wasm = file.read(max)?;
+        let digest = Digest::of(&wasm);
+        if let Some((before, after)) = before.zip(file.stamp()) {
+            cache.remember(before, after, digest);
+        }
+        self.load_bytes(&wasm, digest, options, known)
+    }
+
+    fn load_slice(&self, wasm: &[u8], options: ModuleOptions) -> Result<Arc<Loaded>, ModuleError> {
+        let max = self.limits_of(&options).get(CompileLimit::WasmBytes);
+        compile::check_wasm_bytes(wasm.len() as u64, max)?;
+        self.load_bytes(wasm, Digest::of(wasm), options, None)
+    }
+
     /// The cache has no entry of `missed`: it was looked for a moment ago, and whoever is told why an entry is not used is
     /// told once.
     fn load_bytes(
@@ -162,7 +236,7 @@ impl Handle {
         digest: Digest,
         options: ModuleOptions,
         missed: Option<Digest>,
-    ) -> Result<Module, ModuleError> {
+    ) -> Result<Arc<Loaded>, ModuleError> {
         let code = options.code();
         let limits = self.limits_of(&options);
         let entry = options.entry.clone().map(|task| {
@@ -182,7 +256,7 @@ impl Handle {
         digest: Digest,
         cache: &Cache,
         options: &ModuleOptions,
-    ) -> Option<Result<Module, ModuleError>> {
+    ) -> Option<Result<Arc<Loaded>, ModuleError>> {
         let code = options.code();
         if let Some(module) = self.loads.get(&(digest, code)) {
             return Some(Ok(module));
@@ -197,7 +271,7 @@ impl Handle {
         digest: Digest,
         options: ModuleOptions,
         compiled: impl FnOnce() -> Result<(Compiled, bool), ModuleError>,
-    ) -> Result<Module, ModuleError> {
+    ) -> Result<Arc<Loaded>, ModuleError> {
         let code = options.code();
         let limits = self.limits_of(&options);
         let name = options.name.unwrap_or_else(|| digest.short());
@@ -208,18 +282,15 @@ impl Handle {
             self.core.loaded(shown.clone(), from_cache);
             Ok(move |number, permit| {
                 let id = ModuleId(number);
-                Module(Arc::new(Loaded {
+                let description = compiled.description;
+                Arc::new(Loaded {
                     pool: self.core.id,
                     id,
-                    shown,
-                    name,
-                    digest,
-                    description: compiled.description,
-                    from_cache,
+                    about: Arc::new(About { shown, name, digest, description, from_cache }),
                     artifact: compiled.artifact,
                     description_file: compiled.description_file,
                     life: Life::new(Held::Module(id), permit),
-                }))
+                })
             })
         })
     }
@@ -272,23 +343,23 @@ impl Loads {
     }
 
     /// The module, if it is loaded.
-    fn get(&self, key: &Key) -> Option<Module> {
-        self.lock().modules.find(key).map(Module)
+    fn get(&self, key: &Key) -> Option<Arc<Loaded>> {
+        self.lock().modules.find(key)
     }
 
     /// Loads the module on behalf of all who ask for it at the same time. `make` runs without a lock, on one
     /// thread at a time for each key, and makes a module from its number and its permit, one of `max`.
-    fn load<M: FnOnce(u64, Permit) -> Module>(
+    fn load<M: FnOnce(u64, Permit) -> Arc<Loaded>>(
         &self,
         key: Key,
         limits: &CompileLimits,
         max: usize,
         make: impl FnOnce() -> Result<M, ModuleError>,
-    ) -> Result<Module, ModuleError> {
+    ) -> Result<Arc<Loaded>, ModuleError> {
         let departure = loop {
             let mut state = self.lock();
             if let Some(loaded) = state.modules.find(&key) {
-                return Ok(Module(loaded));
+                return Ok(loaded);
             }
             if let Some(error) = state.quarantine.find(&key, limits) {
                 return Err(error);
@@ -310,7 +381,7 @@ impl Loads {
         let result = permit.and_then(|(number, permit)| make().map(|module| module(number, permit)));
         let mut state = self.lock();
         match &result {
-            Ok(module) => state.modules.note(key, &module.0),
+            Ok(module) => state.modules.note(key, module),
             Err(error) => state.quarantine.add(key, limits, error),
         }
         drop(state);

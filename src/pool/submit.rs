@@ -147,10 +147,10 @@ impl Handle {
         I: InputOf<C> + ?Sized,
     {
         let stdin = input.stdin().cloned();
-        let (callee, encoded) = input.encode(task)?;
+        let (entrance, encoded) = input.encode(task)?;
         let work =
-            RequestInput::One { callee, input: encoded, owns_input: C::OWNS_INPUT, chunk: None, stdin };
-        Request::new(self.core.bounds(), task.target(), work, options)
+            RequestInput::One { entrance, input: encoded, owns_input: C::OWNS_INPUT, chunk: None, stdin };
+        Request::new(self.core.bounds(), task.target().aim(), work, options)
     }
 
     /// Gives the request to the core, which gives it back if it is rejected.

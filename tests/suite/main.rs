@@ -59,6 +59,7 @@ mod metrics;
 mod subscriber;
 mod cache;
 mod releases;
+mod replacing;
 
 // The machine around it.
 mod scarce;

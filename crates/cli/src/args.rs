@@ -22,7 +22,8 @@ pub(super) use limits::{Limits, bytes};
 pub(super) use map::{MapArgs, Progress};
 use proto::limits::{COMPILE_MEMORY_BYTES_MIN, WORKERS_MAX};
 pub(super) use tools::{
-    BenchArgs, CompletionsArgs, ConfigArgs, DoctorArgs, EmbedArgs, GuestKind, ManArgs, NewArgs,
+    BenchArgs, CompletionsArgs, ConfigArgs, DevArgs, DoctorArgs, EmbedArgs, GuestKind, ManArgs, NewArgs,
+    TestArgs,
 };
 pub(super) use values::Rotation;
 use wasmpool::limits::CompileLimit;
@@ -103,6 +104,14 @@ pub(super) enum Command {
     #[command(after_help = format!("{}\n\n{EXIT_CODES}", tools::BENCH_EXAMPLES))]
     #[command(mut_arg("profile", |arg| arg.hide(true)))]
     Bench(BenchArgs),
+    /// Run a file of cases, and compare outputs, errors and fuel with what it expects
+    #[command(after_help = format!("{}\n\n{EXIT_CODES}", tools::TEST_EXAMPLES))]
+    Test(TestArgs),
+    /// Run one input again whenever the module, or what it is built from, changes
+    #[command(after_help = format!("{}\n\n{EXIT_CODES}", tools::DEV_EXAMPLES))]
+    #[command(mut_arg("profile", |arg| arg.hide(true)), mut_arg("trace", |arg| arg.hide(true)))]
+    #[command(mut_arg("trace_bytes", |arg| arg.hide(true)))]
+    Dev(DevArgs),
     /// Make the crate of a guest, with its test
     #[command(after_help = format!("{}\n\n{EXIT_CODES}", tools::NEW_EXAMPLES))]
     New(NewArgs),
@@ -121,13 +130,15 @@ pub(super) enum Command {
 impl Command {
     /// The directories that tasks may write to.
     pub(super) fn writable_dirs(&self) -> impl Iterator<Item = &Path> + Clone {
-        let target = match self {
-            Command::Run(args) => Some(&args.target),
-            Command::Map(args) => Some(&args.target),
-            Command::Bench(args) => Some(&args.target),
-            _ => None,
-        };
-        let dirs = target.into_iter().flat_map(|target| &target.dir);
+        let dirs = match self {
+            Command::Run(args) => &args.target.dir[..],
+            Command::Map(args) => &args.target.dir,
+            Command::Bench(args) => &args.target.dir,
+            Command::Dev(args) => &args.target.dir,
+            Command::Test(args) => &args.dir,
+            _ => &[],
+        }
+        .iter();
         dirs.filter(|dir| dir.access.is_writable()).map(|dir| &*dir.host)
     }
 
@@ -139,6 +150,8 @@ impl Command {
             Command::Map(_) => false,
             Command::Inspect(args) => args.json,
             Command::Bench(args) => args.json,
+            Command::Test(args) => args.json,
+            Command::Dev(_) => false,
             Command::Doctor(args) => args.json,
             Command::Config(args) => args.json,
             Command::Embed(args) => args.json,
@@ -350,7 +363,7 @@ pub(super) struct Dir {
 }
 
 /// What a task is and may use.
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Clone, ClapArgs)]
 pub(super) struct Target {
     /// The .wasm file
     pub(super) module: PathBuf,

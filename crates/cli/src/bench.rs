@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::args::{self, BenchArgs};
+use super::args::{self, BenchArgs, Target};
 use super::call::{Call, CallFuture, CallOutput};
 use super::console::{self, Console};
 use super::exit::{Exit, Failure};
@@ -82,13 +83,16 @@ pub(super) fn bench(args: &BenchArgs, settings: &Settings, console: &Console) ->
     Ok(Exit::Success)
 }
 
-/// A signal stops what runs; what was asked for beside the measurement is written all the same.
-fn stopped_by_signals<T>(pool: &Pool, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+/// A signal stops what runs; what was asked for beside the work is written all the same.
+pub(super) fn stopped_by_signals<T>(
+    pool: &Pool,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let signals = interrupt::listen();
     let stopped = pool.clone();
     let stop = move || signals.iter().for_each(|_| stopped.kill());
     let thread = std::thread::Builder::new().name("wasmpool-stop".into()).spawn(stop);
-    let cannot = |error| Failure::Internal(format!("cannot stop the measurement on a signal: {error}"));
+    let cannot = |error| Failure::Internal(format!("cannot stop the work on a signal: {error}"));
     thread.map_err(calling("start a thread")).map_err(cannot)?;
     work()
 }
@@ -118,21 +122,28 @@ fn measure_all(
                 args.time, args.time
             ));
         }
-        levels.push(measure(name, &call, &given(args, &call, settings)?, pool, args.time)?);
+        let given = given(target, (args.input.as_deref(), args.input_file.as_deref()), &call, settings)?;
+        levels.push(measure(name, &call, &given, pool, args.time)?);
     }
     Ok(levels)
 }
 
-fn given(args: &BenchArgs, call: &Call, settings: &Settings) -> Result<InputArg, Failure> {
-    let bytes_max = settings::input_bytes_max(&args.target);
-    let has_input = args.input.is_some() || args.input_file.is_some();
-    let arguments = args.target.words();
+/// Returns the input that was typed, or that of the file: stdin is not read.
+pub(super) fn given(
+    target: &Target,
+    (typed, file): (Option<&str>, Option<&Path>),
+    call: &Call,
+    settings: &Settings,
+) -> Result<InputArg, Failure> {
+    let bytes_max = settings::input_bytes_max(target);
+    let has_input = typed.is_some() || file.is_some();
+    let arguments = target.words();
     if let Some(given) =
-        input::of_arguments(call.description(), args.target.wave(), &arguments, has_input, bytes_max)?
+        input::of_arguments(call.description(), target.wave(), &arguments, has_input, bytes_max)?
     {
         return Ok(given);
     }
-    Ok(match (&args.input, &args.input_file) {
+    Ok(match (typed, file) {
         (Some(text), _) => input::typed_input(text, bytes_max)?,
         (None, Some(path)) => InputArg::Content(input::read_file(&settings.files, path, bytes_max)?),
         (None, None) => InputArg::Nothing,
@@ -249,7 +260,7 @@ fn write_page(page: &mut String, workers: usize, levels: &[Level]) -> fmt::Resul
     )
 }
 
-fn show_ns(ns: u64) -> String {
+pub(super) fn show_ns(ns: u64) -> String {
     match ns {
         0..1_000 => format!("{ns} ns"),
         1_000..1_000_000 => format!("{:.1} µs", ns as f64 / 1e3),

@@ -17,6 +17,8 @@ pub(super) enum Exit {
     Success,
     /// The task failed.
     Task,
+    /// `test`: some cases failed.
+    CaseFailed,
     /// The arguments or the input are wrong. Also clap's own code.
     Usage,
     /// The module cannot be used.
@@ -35,7 +37,7 @@ impl Exit {
     pub(super) fn code(self) -> u8 {
         match self {
             Exit::Success | Exit::Command(0) => 0,
-            Exit::Task => 1,
+            Exit::Task | Exit::CaseFailed => 1,
             Exit::Usage => 2,
             Exit::Module => 3,
             Exit::PartialFailure => 4,

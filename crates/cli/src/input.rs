@@ -332,6 +332,11 @@ pub(super) fn files_of(verb: &Command) -> Vec<(&Path, &'static str)> {
         Command::Run(args) => (&args.target, &args.input_file),
         Command::Map(args) => (&args.target, &None),
         Command::Bench(args) => (&args.target, &args.input_file),
+        Command::Dev(args) => (&args.target, &args.input_file),
+        Command::Test(args) => {
+            let shared = args.share.iter().map(|path| (&**path, "a shared file"));
+            return std::iter::once((&*args.cases, "the cases")).chain(shared).collect();
+        }
         Command::Inspect(args) => return vec![(&args.module, MODULE)],
         _ => return Vec::new(),
     };

@@ -1,5 +1,5 @@
 //! The `wasmpool` command. The command line is handled in three steps: what was typed (`args`), what that means
-//! (`settings`), and the work itself (`run`, `map`, `inspect`, `doctor`).
+//! (`settings`), and the work itself (`run`, `map`, `test`, `inspect`, `doctor` …).
 //!
 //! Results go to stdout and everything else to stderr. Every way to end is a row of the
 //! table in `exit`, and `main` is the only place that turns one into an exit code.
@@ -16,6 +16,8 @@ mod map;
 mod inspect;
 mod embed;
 mod bench;
+mod test;
+mod dev;
 mod new;
 mod doctor;
 mod generate;
@@ -127,6 +129,8 @@ fn dispatch(typed: Typed, files: HostFiles, console: &Console) -> Result<Exit, F
         Command::Inspect(args) => inspect::inspect(args, &settings),
         Command::Embed(args) => embed::embed(args, &settings),
         Command::Bench(args) => bench::bench(args, &settings, console),
+        Command::Test(args) => test::test(args, &settings, console),
+        Command::Dev(args) => dev::dev(args, &settings, console),
         Command::New(args) => new::new(args, &settings.files, console),
         Command::Doctor(args) => doctor::doctor(args, &settings),
         Command::Config(args) => typed.show(args),

@@ -131,7 +131,8 @@ fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<InputArg, F
     input::from_stdin(Some(task), bytes_max)
 }
 
-fn print(
+/// Prints a result, or writes it to the file.
+pub(super) fn print(
     output: &CallOutput,
     report: &TaskReport,
     notes: Option<&Console>,

@@ -4,8 +4,12 @@
 mod harness;
 #[path = "cli/bounds.rs"]
 mod bounds;
+#[path = "cli/cases.rs"]
+mod cases;
 #[path = "cli/commands.rs"]
 mod commands;
+#[path = "cli/dev.rs"]
+mod dev;
 #[path = "cli/doors.rs"]
 mod doors;
 #[path = "cli/ends.rs"]

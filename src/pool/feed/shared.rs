@@ -18,12 +18,11 @@ use crate::host::Core;
 use crate::host::batch::Inputs;
 use crate::host::core::WhenFull;
 use crate::host::request::{Request, RequestInput, map_bytes_max};
-use crate::module::{Callable, InputOf};
+use crate::module::{Aim, Callable, Entrance, InputOf};
 use crate::pool::batch::Submitted;
 use crate::stdin::StdinSource;
 use crate::sync::Sender;
 use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX, BATCH_ITEMS_MAX, RESULT_BYTES_BESIDE};
-use proto::message::Callee;
 use proto::payload::Payload;
 use proto::sync::{Lock, Sleep};
 
@@ -39,6 +38,8 @@ const BATCHED_FROM: usize = 256;
 /// The part of a map that both threads see.
 pub(in crate::pool) struct FeedState<C: Callable, I> {
     task: C,
+    /// The version of the module that was in force when the map began: all of it runs that one.
+    aim: Aim,
     core: Arc<Core>,
     pub(super) account: Arc<Account>,
     /// The map's thread waits for room in the pool's queue under this ticket.
@@ -106,7 +107,7 @@ pub(super) struct Source<I> {
 pub(super) enum Pulled {
     /// The input is in [`Source::encoded`], and may travel with others.
     Short,
-    Alone(Result<(Callee, Payload), SubmitError>, Option<StdinSource>),
+    Alone(Result<(Entrance, Payload), SubmitError>, Option<StdinSource>),
     Nothing,
 }
 
@@ -168,17 +169,9 @@ impl<C: Callable, I> State<C, I> {
     pub(super) fn prepare_request(&self, shared: &FeedState<C, I>, inputs: Inputs) -> Box<PreparedRequest> {
         let count = inputs.count();
         let bytes = inputs.into_bytes();
-        let request = match shared.task.batched() {
-            Some(task) => {
-                let work = RequestInput::Batch { task, inputs: bytes.clone(), count };
-                Request::new(shared.core.bounds(), shared.task.target(), work, self.plan.options.clone())
-            }
-            // This cannot happen: only inputs of tasks that can be batched are gathered.
-            None => {
-                let message = "it takes no batches".to_string();
-                Err(SubmitError::Encode { task: shared.task.target().name.to_string(), message })
-            }
-        };
+        // Only inputs of tasks that travel in batches are gathered.
+        let work = RequestInput::Batch { inputs: bytes.clone(), count };
+        let request = Request::new(shared.core.bounds(), shared.aim.clone(), work, self.plan.options.clone());
         Box::new(PreparedRequest { request, count, inputs: Some(bytes), charge: None })
     }
 
@@ -217,8 +210,9 @@ impl<C: Callable, I> FeedState<C, I> {
         };
         let ticket = core.new_ticket();
         let account = Account::new(Need::default());
-        let shared =
-            FeedState { task, core, account, ticket, state: Mutex::new(state), changed: Condvar::new() };
+        let aim = task.target().aim();
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        let shared = FeedState { task, aim, core, account, ticket, state, changed };
         shared.resize();
         shared
     }
@@ -254,13 +248,8 @@ impl<C: Callable, I> FeedState<C, I> {
         let bytes = state.plan.bytes_max;
         let options = state.plan.options.clone();
         drop(state);
-        let (bytes, one) = map_bytes_max(
-            &self.core.settings,
-            self.core.workers_max(),
-            self.task.batched().is_none(),
-            options,
-            bytes,
-        );
+        let (bytes, one) =
+            map_bytes_max(&self.core.settings, self.core.workers_max(), !C::IS_BATCHED, options, bytes);
         // A batch larger than the account would go alone, and exceed a bound that single tasks keep.
         let of_batch =
             BATCH_ANSWERS_BYTES_MAX + BATCH_BYTES_MAX as u64 + BATCH_ITEMS_MAX as u64 * RESULT_BYTES_BESIDE;
@@ -310,7 +299,7 @@ impl<C: Callable, I> FeedState<C, I> {
             && state.has_room_for_batches
             && state.plan.chunk_size.is_none()
             && buffer_size >= BATCHED_FROM;
-        let options = (may && self.task.batched().is_some()).then(|| state.plan.options.clone());
+        let options = (may && C::IS_BATCHED).then(|| state.plan.options.clone());
         drop(state);
         source.batch_size = match options {
             Some(options) if self.core.may_batch(&options) => {
@@ -346,9 +335,9 @@ impl<C: Callable, I> FeedState<C, I> {
                     source.chunk.0
                 });
                 let options = state.plan.options.clone();
-                let request = encoded.and_then(|(callee, input)| {
-                    let work = RequestInput::One { callee, input, owns_input: C::OWNS_INPUT, chunk, stdin };
-                    Request::new(self.core.bounds(), self.task.target(), work, options)
+                let request = encoded.and_then(|(entrance, input)| {
+                    let work = RequestInput::One { entrance, input, owns_input: C::OWNS_INPUT, chunk, stdin };
+                    Request::new(self.core.bounds(), self.aim.clone(), work, options)
                 });
                 source.is_amid = false;
                 state.prepare_gathered(self);
@@ -426,7 +415,7 @@ impl<C: Callable, I> FeedState<C, I> {
                 break charge;
             }
             if !self.account.can_have_room(need) {
-                let task = self.task.target().name.to_string();
+                let task = self.aim.name.to_string();
                 let bytes = std::mem::take(&mut need.bytes);
                 let max = self.account.bytes_max();
                 prepared.request = Err(SubmitError::NoRoomInMap { task, bytes, max });

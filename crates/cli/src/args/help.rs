@@ -5,7 +5,7 @@ pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0  success
   1  the task failed: its own error, a trap, a panic, or a limit; doctor: an
-     attack came through a layer that is there to stop it
+     attack came through a layer that is there to stop it; test: a case failed
   2  wrong usage, or an input that does not fit the task
   3  the module cannot be loaded, or has no such task
   4  map: some of the inputs failed

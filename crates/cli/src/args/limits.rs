@@ -13,7 +13,7 @@ use wasmpool::internal::{SETTINGS, SetLimit, Setting};
 use wasmpool::task::LogOverflow;
 
 /// The limits of a task that were typed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Limits {
     pub(crate) worded: Worded,
     made: Vec<Typed>,
@@ -21,7 +21,7 @@ pub(crate) struct Limits {
 
 /// The limits whose flags say or check more than their rows of the table of settings do. Each has a line in
 /// [`set`](Limits::set); those of inputs and of wasm's stack are the pool's.
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Worded {
     /// Most CPU time of a task, such as 500ms or 5s; sleeping and waiting do not count. With it, tasks are
     /// sent to workers one at a time [default: none]

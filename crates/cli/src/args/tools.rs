@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, ValueEnum};
 use clap_complete::Shell;
 
-use super::Target;
+use super::{Dir, Limits, Target};
 use wasmpool::sandbox::{DirAccess, SandboxLayer};
 
 #[derive(Debug, ClapArgs)]
@@ -77,6 +77,134 @@ pub(crate) enum GuestKind {
     Task,
     /// A WASI program, without
     Command,
+}
+
+pub(super) const TEST_EXAMPLES: &str = "\
+A file of cases is TOML, and its paths are relative to its folder:
+
+  module = \"word_count.wasm\"
+
+  [[case]]
+  name = \"two words\"
+  task = \"count\"           # not for a command, nor where there is only one
+  input = \"a b\"            # the input as in JSON; or input_json = '…', or
+                           # input_file = \"…\", or wave = 'count(\"a b\")'
+  output = { words = 2, … } # or output_json, or output_file
+  fuel_max = 100000        # more fuel than this fails the case
+
+  [[case]]
+  name = \"no customer\"
+  task = \"find\"
+  input = 7
+  error = \"no such customer\" # or error_contains, error_kind = \"guest\",
+                           # error_data = { … }, trap = \"unreachable\"
+
+  [[case]]
+  name = \"an empty table\"   # of a command
+  args = [\"--column\", \"age\"]
+  env = { LANG = \"C\" }
+  stdin = \"age\\n\"         # or input_file
+  exit = 1                 # absent: 0
+  stderr_contains = \"no column\" # or stdout, stdout_contains, output_file
+
+A case that expects nothing is only to succeed. Numbers are compared by what they
+count, and a field of an output that is null need not be there. Every module
+counts fuel here, so that each line shows what a ceiling may be set to.
+
+Examples:
+  wasmpool test cases.toml
+  wasmpool test cases.toml empty --timeout 1s --json";
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TestArgs {
+    /// The file of cases, `-` for stdin
+    pub(crate) cases: PathBuf,
+
+    /// Run only cases with this in their names
+    pub(crate) filter: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+
+    /// Give a WASI module this directory, as for `run`; may be given again
+    #[arg(long, value_name = "DIR", value_parser = super::dir)]
+    pub(crate) dir: Vec<Dir>,
+
+    /// A file that the tasks share, as for `run`; may be given again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) share: Vec<PathBuf>,
+
+    /// The same result for the same input, as for `run`
+    #[arg(long, value_name = "SEED")]
+    pub(crate) deterministic: Option<u64>,
+
+    /// Print one JSON object for each case, and one for all of them
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl TestArgs {
+    pub(crate) fn has_chosen(&self, case: &str) -> bool {
+        self.filter.as_deref().is_none_or(|filter| case.contains(filter))
+    }
+
+    /// Returns the module with everything that its cases have in common.
+    pub(crate) fn target(&self, module: PathBuf) -> Target {
+        Target {
+            module,
+            task: None,
+            task_args: Vec::new(),
+            limits: self.limits.clone(),
+            dir: self.dir.clone(),
+            share: self.share.clone(),
+            domain: None,
+            deterministic: self.deterministic,
+            interrupt: None,
+            isolation: None,
+            env: Vec::new(),
+            slow_after: None,
+            profile: None,
+            trace: None,
+            trace_bytes: 0,
+            args: Vec::new(),
+        }
+    }
+}
+
+pub(super) const DEV_EXAMPLES: &str = "\
+The input is run once, and again whenever the module's file changes, also by being
+replaced. With --build it is run when something in the folders of --watch changes:
+first the build, by `sh -c` on this machine, with your rights and in no sandbox, and
+then the input, if the build has made another module. A build that fails shows its
+output, and the next change is waited for. A change stops a run that goes on. Hidden
+names, target and node_modules are not watched. Ctrl-C ends it.
+
+Examples:
+  wasmpool dev primes.wasm count 1000000
+  wasmpool dev --build 'cargo build --release --target wasm32-unknown-unknown' \\
+    target/wasm32-unknown-unknown/release/hello.wasm greet you
+  wasmpool dev main.wasm --build 'tinygo build -o main.wasm -target wasip1 .' -- --verbose";
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DevArgs {
+    #[command(flatten)]
+    pub(crate) target: Target,
+
+    /// The input of each run, as for `run`
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true, conflicts_with = "task_args")]
+    pub(crate) input: Option<String>,
+
+    /// A file with the input, which is read for each run
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["input", "task_args"])]
+    pub(crate) input_file: Option<PathBuf>,
+
+    /// What makes the module: your own command, run by `sh -c`
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) build: Option<String>,
+
+    /// A folder whose changes call for a build; may be given again [default: .]
+    #[arg(long, value_name = "DIR", requires = "build")]
+    pub(crate) watch: Vec<PathBuf>,
 }
 
 pub(super) const EMBED_EXAMPLES: &str = "\

@@ -337,7 +337,7 @@ fn every_option_that_names_a_path_is_swapped() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wasmpool"));
         end_with(command.env_clear().args([verb, "--help"]), "").expect(0).text()
     };
-    let pages = [page("run"), page("map")].concat();
+    let pages = [page("run"), page("map"), page("test")].concat();
     let is_path = |line: &&str| {
         ["<FILE>", "<DIR>", "<PATH>", "<PATH>..."].iter().any(|value| line.trim_end().contains(value))
     };

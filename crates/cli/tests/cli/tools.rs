@@ -214,7 +214,8 @@ fn every_flag_is_in_a_test() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli");
     let files = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     let tests: String = files.map(|file| std::fs::read_to_string(file).expect("text")).collect();
-    let verbs = ["run", "map", "inspect", "bench", "new", "doctor", "config", "completions", "man"];
+    let verbs =
+        ["run", "map", "inspect", "bench", "test", "dev", "new", "doctor", "config", "completions", "man"];
     let pages: Vec<_> = verbs.map(|verb| end(&mut bare(&[verb, "--help"])).expect(0).text()).into();
     let all: std::collections::BTreeSet<_> = pages.iter().flat_map(|page| flags(page)).collect();
     assert!(all.len() > 50 && all.contains("joblog") && all.contains("quiet"), "{all:?}");
