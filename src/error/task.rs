@@ -39,11 +39,14 @@ pub enum TaskError {
         backtrace: Vec<Frame>,
     },
     /// The task returned its own error.
-    #[error("{}", Words(message))]
+    #[error("{}{}", Words(message), Causes(chain))]
     Guest {
         /// The error's text, or its data in words.
         message: String,
-        /// The error itself, if its type is known: a component's function that returns `result<T, E>` gives an `E`.
+        /// The texts of its causes, the nearest first, where the guest tells them apart.
+        chain: Vec<String>,
+        /// The error itself, if its type is known: a component's function that returns `result<T, E>` gives an `E`, and so
+        /// does a task of a Rust guest whose `E` is marked with `#[wasmpool_guest::error]`.
         data: Option<ErrorData>,
     },
     /// The guest could not decode its input.
@@ -263,6 +266,15 @@ impl fmt::Display for Backtrace<'_> {
             write!(f, "\n    {index}: {frame}")?;
         }
         Ok(())
+    }
+}
+
+/// Causes follow on one line, as `anyhow` has it.
+struct Causes<'a>(&'a [String]);
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|cause| write!(f, ": {}", Words(cause)))
     }
 }
 

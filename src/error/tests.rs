@@ -68,7 +68,7 @@ fn what_a_task_or_its_worker_says_cannot_drive_a_terminal() {
     assert_harmless(&[
         &TaskError::Trap { code: TrapCode::Other, message: text(), backtrace: Vec::new() },
         &TaskError::Panic { message: text(), location: text(), backtrace: Vec::new() },
-        &TaskError::Guest { message: text(), data: None },
+        &TaskError::Guest { message: text(), chain: vec![text()], data: None },
         &TaskError::InputDecode { message: text() },
         &TaskError::OutputDecode { message: text() },
         &TaskError::Abi { message: text() },
@@ -145,7 +145,7 @@ fn task_errors() -> Vec<TaskError> {
         TaskError::Panic { .. } => {
             TaskError::Panic { message: message(), location: word("a.rs:1:2"), backtrace: frames() }
         },
-        TaskError::Guest { .. } => TaskError::Guest { message: message(), data: None },
+        TaskError::Guest { .. } => TaskError::Guest { message: message(), chain: vec![word("cause")], data: None },
         TaskError::InputDecode { .. } => TaskError::InputDecode { message: message() },
         TaskError::InputTooLarge { .. } => TaskError::InputTooLarge { bytes: 1 },
         TaskError::OutputDecode { .. } => TaskError::OutputDecode { message: message() },

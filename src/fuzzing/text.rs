@@ -50,7 +50,7 @@ fn error(choice: u8, text: &str) -> String {
     match choice % 22 {
         0 => TaskError::Trap { code: TrapCode::Other, message: text(), backtrace: backtrace() }.to_string(),
         1 => TaskError::Panic { message: text(), location: text(), backtrace: Vec::new() }.to_string(),
-        2 => TaskError::Guest { message: text(), data: None }.to_string(),
+        2 => TaskError::Guest { message: text(), chain: vec![text()], data: None }.to_string(),
         3 => TaskError::InputDecode { message: text() }.to_string(),
         4 => TaskError::OutputDecode { message: text() }.to_string(),
         5 => TaskError::Abi { message: text() }.to_string(),

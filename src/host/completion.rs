@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::error::{ErrorData, TaskError};
 use crate::module::TaskOutput;
 use crate::report::{CommandOutput, PartialOutput, TaskReport};
+use proto::guest::own_error::{OwnError, too_long};
 use proto::limits::task::TaskLimits;
-use proto::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX, TABLE_ELEMENTS_MAX};
+use proto::limits::{BACKTRACE_FRAMES_MAX, ERROR_CAUSES_MAX, GUEST_TEXT_BYTES_MAX, TABLE_ELEMENTS_MAX};
 use proto::message::{Callee, Completion, Cost, Panicked, RunEnd, Trapped};
 use proto::payload::Payload;
 use proto::schema::{TypeSchema, words};
@@ -71,7 +72,8 @@ pub(super) fn read(
             }
             TaskError::Exit { output }
         }
-        RunEnd::Guest => TaskError::Guest { message: text(payload), data: None },
+        RunEnd::Guest => TaskError::Guest { message: text(payload), chain: Vec::new(), data: None },
+        RunEnd::GuestParts => in_parts(error(), &payload),
         RunEnd::GuestData => match error() {
             Some(schema) => own_error(schema, &payload),
             None => TaskError::Abi { message: "its errors are not data".into() },
@@ -110,16 +112,35 @@ pub(super) fn read(
     })
 }
 
+/// Reads an error in parts. A worker sends it as its guest wrote it, so that it may be anything.
+fn in_parts(schema: Option<Arc<TypeSchema>>, payload: &Payload) -> TaskError {
+    let OwnError { message, chain, data } = match OwnError::read(payload) {
+        Ok(error) => error,
+        Err(message) => return TaskError::Abi { message },
+    };
+    let data = match (data, schema) {
+        (&[], _) => None,
+        (data, Some(schema)) if words(&schema, data, 0).is_some() => {
+            Some(ErrorData::new(schema, data.to_vec()))
+        }
+        _ => return TaskError::Abi { message: "its error is not of the type that it should be".into() },
+    };
+    // The parts together are no longer than one text may be.
+    let text = |text: &str| quoted(text.as_bytes(), GUEST_TEXT_BYTES_MAX);
+    let chain = chain.into_iter().take(ERROR_CAUSES_MAX).map(text).collect();
+    TaskError::Guest { message: text(message), chain, data }
+}
+
 /// Reads an error that is data. It comes from a worker, so that it may be anything.
 fn own_error(schema: Arc<TypeSchema>, payload: &Payload) -> TaskError {
     let bytes = payload.to_vec();
     if bytes.len() > GUEST_TEXT_BYTES_MAX {
-        let message =
-            format!("its error has {} bytes, and {GUEST_TEXT_BYTES_MAX} at most are kept", bytes.len());
-        return TaskError::Abi { message };
+        return TaskError::Abi { message: too_long(bytes.len()) };
     }
     match words(&schema, &bytes, GUEST_TEXT_BYTES_MAX) {
-        Some(message) => TaskError::Guest { message, data: Some(ErrorData::new(schema, bytes)) },
+        Some(message) => {
+            TaskError::Guest { message, chain: Vec::new(), data: Some(ErrorData::new(schema, bytes)) }
+        }
         None => TaskError::Abi { message: "its error is not of the type that it should be".into() },
     }
 }

@@ -247,7 +247,7 @@ fn an_error_of_a_function_is_the_tasks_own_error_and_stays_data() {
     let divide = module.task::<(i32, i32), i32>("divide").expect("has these types");
     assert_eq!(pool.submit(&divide, &(-7, 2)).expect("submits").result().expect("succeeds"), -3);
     let error = failure(pool.submit(&divide, &(9, 0)).expect("submits"));
-    let TaskError::Guest { message, data: Some(data) } = error.error() else { panic!("{error}") };
+    let TaskError::Guest { message, data: Some(data), .. } = error.error() else { panic!("{error}") };
     assert_eq!(message, "by-zero(9)");
     assert_eq!(data.get::<Fault>(), Some(Fault::ByZero(9)));
     assert_eq!(data.get::<String>(), None, "it is of another type");

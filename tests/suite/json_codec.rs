@@ -262,7 +262,7 @@ fn an_error_is_data_where_it_has_a_type_and_text_where_it_has_not() {
         limit: u32,
     }
     let own = |error: TaskError| match error {
-        TaskError::Guest { message, data } => (message, data),
+        TaskError::Guest { message, data, .. } => (message, data),
         other => panic!("{other}"),
     };
     let (message, data) =

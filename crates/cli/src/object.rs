@@ -223,11 +223,14 @@ fn details(object: Object, error: &TaskError) -> Object {
             object.field("limit_bytes", *limit).field("bytes", *bytes)
         }
         TaskError::InputTooLarge { bytes } => object.field("bytes", *bytes),
-        TaskError::Guest { data: Some(data), .. } => {
-            match json::decode(data.schema(), data.bytes(), GUEST_TEXT_BYTES_MAX) {
-                Ok(data) => object.raw("data", &data),
+        TaskError::Guest { data, chain, .. } => {
+            let object = if chain.is_empty() { object } else { object.field("chain", chain.clone()) };
+            let decoded =
+                data.as_ref().map(|data| json::decode(data.schema(), data.bytes(), GUEST_TEXT_BYTES_MAX));
+            match decoded {
+                Some(Ok(data)) => object.raw("data", &data),
                 // The message says it in words.
-                Err(_) => object,
+                Some(Err(_)) | None => object,
             }
         }
         TaskError::Broken(broken) => object

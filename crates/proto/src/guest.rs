@@ -2,4 +2,5 @@
 //! stand apart from the engine, so that they can be fuzzed without it.
 
 pub mod abi;
+pub mod own_error;
 pub mod section;

@@ -149,6 +149,9 @@ pub const BACKTRACE_FRAMES_MAX: usize = 32;
 /// Bytes kept of one function name, panic message or error text of a guest.
 pub const GUEST_TEXT_BYTES_MAX: usize = 64 * 1024;
 
+/// Causes kept of a task's own error.
+pub const ERROR_CAUSES_MAX: usize = 32;
+
 /// Stack of the main thread of a worker or compiler: main threads usually have as much. It is not more, since
 /// `RLIMIT_DATA` does not count it.
 pub const WORKER_STACK_BYTES: u64 = 8 * 1024 * 1024;

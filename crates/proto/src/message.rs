@@ -299,6 +299,8 @@ pub enum RunEnd {
     Guest,
     /// The payload is the error, of the type that the task's description has for it.
     GuestData,
+    /// The payload is the error in parts: [`OwnError`](crate::guest::own_error::OwnError).
+    GuestParts,
     /// The payload is the guest's words.
     InputDecode,
     /// The worker has no memory for the input, and has not begun.

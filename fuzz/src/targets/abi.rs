@@ -1,6 +1,7 @@
 //! The envelope that a task returned: any memory, any packed value, any limit.
 
 use proto::guest::abi::read_envelope;
+use proto::guest::own_error::too_long;
 use proto::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
 use proto::message::RunEnd;
 use wasmpool::fuzzing::Input;
@@ -63,8 +64,12 @@ fn wanted(memory: &[u8], pointer: u32, len: u32, output_bytes_max: u64) -> (RunE
             let kept = message.get(..GUEST_TEXT_BYTES_MAX).unwrap_or(message);
             (if *status == 1 { RunEnd::Guest } else { RunEnd::InputDecode }, kept)
         }
+        [3, parts @ ..] if parts.len() > GUEST_TEXT_BYTES_MAX => {
+            (RunEnd::Abi { message: too_long(parts.len()) }, &[])
+        }
+        [3, parts @ ..] => (RunEnd::GuestParts, parts),
         [status, ..] => {
-            let message = format!("the envelope has an unknown status byte {status}; 0, 1 and 2 are defined");
+            let message = format!("the envelope has an unknown status byte {status}; 0 to 3 are defined");
             (RunEnd::Abi { message }, &[])
         }
     }
@@ -73,7 +78,7 @@ fn wanted(memory: &[u8], pointer: u32, len: u32, output_bytes_max: u64) -> (RunE
 /// Each way to choose pointer and limit, with each status.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for status in 0..4u8 {
+    for status in 0..5u8 {
         for choice in 0..4u8 {
             let mut seed = vec![choice, 100, 0, status & 1, 0, choice];
             seed.extend([1, 0, 0, 0, 5, 0, 0, 0, choice, 3, 0, status, status, 0, 1, 2]);

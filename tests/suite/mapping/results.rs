@@ -49,7 +49,10 @@ fn an_error_stands_at_its_own_position_inside_of_a_chunk_and_the_rest_goes_on() 
             assert!(matches!(failure.error(), TaskError::Trap { .. }), "{failure}")
         }
         (7, Err(MapError::Task(failure))) => {
-            assert_eq!(failure.error(), &TaskError::Guest { message: "refuse".into(), data: None });
+            assert_eq!(
+                failure.error(),
+                &TaskError::Guest { message: "refuse".into(), chain: Vec::new(), data: None }
+            );
         }
         (3 | 7, other) => panic!("{number}: {other:?}"),
         (_, result) => assert_eq!(result.expect("succeeds"), numbered(number)),

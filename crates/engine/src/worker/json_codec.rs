@@ -1,16 +1,20 @@
 //! Tasks that read and write JSON: the input is written as such into the guest's memory, and what the guest has written is
 //! read from there. Postcard is on the wire in any case.
 
+use std::borrow::Cow;
 use std::io;
 
-use super::call::CallPayload;
-use super::call::CallResult;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::call::{CallPayload, CallResult};
 use json::Undecodable;
 use json::guest::{self, GuestInput, OutputError};
 use proto::description::TaskDescription;
+use proto::guest::own_error::OwnError;
 use proto::inbox::Input;
-use proto::limits::JSON_BYTES_PER_BYTE;
 use proto::limits::task::TaskLimits;
+use proto::limits::{GUEST_TEXT_BYTES_MAX, JSON_BYTES_PER_BYTE};
 use proto::message::RunEnd;
 
 /// The bytes of an input, before they are JSON.
@@ -99,15 +103,48 @@ pub(super) fn ended(task: &TaskDescription, end: RunEnd, written: &[u8], limits:
             }
         },
         // An error that is not of its type is text: a guest's runtime may have words of its own.
-        RunEnd::Guest => {
-            let error = task.error.as_ref();
-            match error.and_then(|ty| guest::output(ty, written, written.len() as u64 * 8).ok()) {
-                Some(bytes) => owned(RunEnd::GuestData, bytes),
-                None => owned(RunEnd::Guest, written.to_vec()),
-            }
-        }
+        RunEnd::Guest => match error_data(task, written) {
+            Some(bytes) => owned(RunEnd::GuestData, bytes),
+            None => owned(RunEnd::Guest, written.to_vec()),
+        },
+        RunEnd::GuestParts => match serde_json::from_slice::<Parts<'_>>(written) {
+            Ok(parts) => in_parts(task, &parts),
+            Err(error) => CallResult::of(RunEnd::Abi { message: format!("its error is malformed: {error}") }),
+        },
         end => owned(end, written.to_vec()),
     }
+}
+
+/// A task's own error in parts, as its guest writes it.
+#[derive(Deserialize)]
+struct Parts<'a> {
+    #[serde(borrow)]
+    message: Cow<'a, str>,
+    #[serde(borrow, default)]
+    chain: Vec<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+fn in_parts(task: &TaskDescription, parts: &Parts<'_>) -> CallResult {
+    let data = match parts.data.map(|data| error_data(task, data.get().as_bytes())) {
+        None => Vec::new(),
+        Some(Some(data)) => data,
+        Some(None) => {
+            let message = "the data of its error is not of the type that it should be".into();
+            return CallResult::of(RunEnd::Abi { message });
+        }
+    };
+    let chain = parts.chain.iter().map(|cause| &**cause).collect();
+    match postcard::to_stdvec(&OwnError { message: &parts.message, chain, data: &data }) {
+        Ok(bytes) => owned(RunEnd::GuestParts, bytes),
+        Err(error) => CallResult::of(RunEnd::Abi { message: error.to_string() }),
+    }
+}
+
+/// Returns the postcard of an error that is one of its type.
+fn error_data(task: &TaskDescription, json: &[u8]) -> Option<Vec<u8>> {
+    guest::output(task.error.as_ref()?, json, GUEST_TEXT_BYTES_MAX as u64).ok()
 }
 
 fn owned(end: RunEnd, bytes: Vec<u8>) -> CallResult {

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::own_error;
 use crate::limits::GUEST_TEXT_BYTES_MAX;
 use crate::message::RunEnd;
 
@@ -31,8 +32,12 @@ pub fn read_envelope(memory: &[u8], packed: i64, output_bytes_max: u64) -> (RunE
         0 => (RunEnd::Ok, whole),
         1 => (RunEnd::Guest, text),
         2 => (RunEnd::InputDecode, text),
+        3 if payload.len() > GUEST_TEXT_BYTES_MAX => {
+            (RunEnd::Abi { message: own_error::too_long(payload.len()) }, 0..0)
+        }
+        3 => (RunEnd::GuestParts, whole),
         other => {
-            let message = format!("the envelope has an unknown status byte {other}; 0, 1 and 2 are defined");
+            let message = format!("the envelope has an unknown status byte {other}; 0 to 3 are defined");
             (RunEnd::Abi { message }, 0..0)
         }
     }

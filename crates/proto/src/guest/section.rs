@@ -8,8 +8,11 @@ use crate::schema::TypeSchema;
 /// The section's name.
 pub const NAME: &str = "wasmpool.tasks";
 
-/// The first byte of a record that is text; that of others is 1.
+/// The first byte of a record that is text.
 pub const TEXT_RECORD: u8 = 2;
+
+/// The version of a record that has the type of the task's own errors as well; without one, it is 1.
+const ERROR_RECORD: u8 = 3;
 
 /// The tasks that a module describes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,8 +77,8 @@ fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
     let ((version, kind, export, name, doc, codec, params), rest) =
         postcard::take_from_bytes::<Head<'_>>(body)
             .map_err(|error| format!("a record is malformed: {error}"))?;
-    if version != 1 {
-        return Err(format!("a record has version {version}; this pool knows 1, and 2, which is text"));
+    if version != 1 && version != ERROR_RECORD {
+        return Err(format!("a record has version {version}; this pool knows 1 and 3, and 2, which is text"));
     }
     // The length is checked before any error can name it.
     if name.len() > TASK_NAME_BYTES_MAX {
@@ -84,6 +87,12 @@ fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
     let schema = |error| format!("the types of `{name}` are malformed: {error}");
     let (input, rest) = TypeSchema::decode_guest(rest).map_err(schema)?;
     let (output, rest) = TypeSchema::decode_guest(rest).map_err(schema)?;
+    let (error, rest) = match version {
+        ERROR_RECORD => {
+            TypeSchema::decode_guest(rest).map(|(error, rest)| (Some(error), rest)).map_err(schema)?
+        }
+        _ => (None, rest),
+    };
     if !rest.is_empty() {
         return Err(format!("the record of `{name}` has {} bytes left over", rest.len()));
     }
@@ -101,7 +110,7 @@ fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
         params: params.into_iter().map(Into::into).collect(),
         input,
         output,
-        error: None,
+        error,
     };
     task.check().map_err(|defect| format!("of the task `{name}`: {defect}"))?;
     match kind {

@@ -14,6 +14,7 @@ pub fn run_ends() -> Vec<RunEnd> {
         RunEnd::Exited { code: 3 },
         RunEnd::Guest,
         RunEnd::GuestData,
+        RunEnd::GuestParts,
         RunEnd::InputDecode,
         trap(TrapCode::Other, backtrace()),
         trap(TrapCode::Unreachable, Vec::new()),
