@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-const module = new WebAssembly.Module(readFileSync(new URL("../build/tasks.wasm", import.meta.url)));
+const module = new WebAssembly.Module(readFileSync(new URL("../tasks.wasm", import.meta.url)));
 let memory;
 const text = (ptr, len) => Buffer.from(memory.buffer, ptr, len).toString();
 const wasmpool = {
