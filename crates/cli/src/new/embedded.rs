@@ -80,7 +80,7 @@ pub(super) fn other(lang: GuestLang) -> (&'static [File], &'static [File], &'sta
             "/node_modules\n/tasks.wasm\n",
         ),
         GuestLang::Js => (
-            sdk!("javascript": "README.md", "package.json", "tasks.js", "tasks.test.js"),
+            sdk!("javascript": "README.md", "package.json", "tasks.js", "tasks.test.js", "wasmpool.js"),
             &[CASES, WORLD, GUEST_WORLD],
             "/node_modules\n/tasks.wasm\n",
         ),

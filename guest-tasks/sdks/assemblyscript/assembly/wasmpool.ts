@@ -72,6 +72,11 @@ export function argument<T>(all: JSON.Raw[], index: i32): T {
 }
 
 export function output<T>(value: T): u64 {
+  // JSON has no number for these.
+  if (isFloat<T>()) {
+    if (isNaN(value)) return output("NaN");
+    if (!isFinite(value)) return output(value > 0 ? "inf" : "-inf");
+  }
   return answer(0, String.UTF8.encode(JSON.stringify<T>(value)));
 }
 
