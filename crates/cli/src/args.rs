@@ -22,8 +22,8 @@ pub(super) use limits::{Limits, bytes};
 pub(super) use map::{MapArgs, Progress};
 use proto::limits::{COMPILE_MEMORY_BYTES_MIN, WORKERS_MAX};
 pub(super) use tools::{
-    BenchArgs, CompletionsArgs, ConfigArgs, DevArgs, DoctorArgs, EmbedArgs, GuestKind, ManArgs, NewArgs,
-    TestArgs,
+    BenchArgs, CompletionsArgs, ConfigArgs, DevArgs, DoctorArgs, EmbedArgs, GuestKind, GuestLang, ManArgs,
+    NewArgs, TestArgs,
 };
 pub(super) use values::Rotation;
 use wasmpool::limits::CompileLimit;

@@ -408,9 +408,8 @@ fn doc_of(function: &ItemFn) -> String {
         if !attribute.path().is_ident("doc") {
             continue;
         }
-        if let Meta::NameValue(pair) = &attribute.meta
-            && let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &pair.value
-        {
+        let Meta::NameValue(pair) = &attribute.meta else { continue };
+        if let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &pair.value {
             let text = text.value();
             lines.extend(
                 text.lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end().to_owned()),

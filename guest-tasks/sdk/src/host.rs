@@ -4,7 +4,7 @@
 use std::sync::Once;
 
 /// Severity, in the ABI's numbers.
-#[cfg(any(feature = "log", feature = "tracing"))]
+#[allow(dead_code, reason = "without the features of logs, what is printed is information")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Level {
@@ -31,7 +31,9 @@ pub(crate) fn install() {
 /// Tells the host; the trap follows when the hook returns, since guests are
 /// built with `panic = "abort"`.
 fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
-    let message = info.payload_as_str().unwrap_or("(not a string)");
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let message = text.or(payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("(not a string)");
     match info.location() {
         Some(at) => panicked(message, at.file(), at.line(), at.column()),
         None => panicked(message, "", 0, 0),
@@ -42,8 +44,7 @@ fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
 mod imports {
     #[link(wasm_import_module = "wasmpool")]
     unsafe extern "C" {
-        #[cfg(any(feature = "log", feature = "tracing"))]
-        #[link_name = "log"]
+                #[link_name = "log"]
         pub(super) safe fn log(
             level: u32,
             target_ptr: *const u8,
@@ -66,7 +67,7 @@ mod imports {
 }
 
 /// Sends one record. `fields` is the text of a JSON object, or empty.
-#[cfg(any(feature = "log", feature = "tracing"))]
+#[allow(dead_code, reason = "natively, and without the features of logs, nothing may call it")]
 pub(crate) fn log(level: Level, target: &str, message: &str, fields: &str) {
     #[cfg(target_arch = "wasm32")]
     imports::log(

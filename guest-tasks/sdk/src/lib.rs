@@ -62,11 +62,18 @@
 //! answered with its own status, before the task runs. What is absent: threads,
 //! asynchrony, unwinding.
 //!
+//! # What is printed
+//!
+//! For `wasm32-wasip1`, the target of choice, what a task prints is in the log of the pool's
+//! host, a record for each line. `wasm32-unknown-unknown` has no stdout, and there the standard
+//! library drops what is printed without a word. `use wasmpool_guest::{println, eprintln}` takes
+//! the place of its macros, and reaches the log on either target.
+//!
 //! # Reading order
 //!
 //! `record` describes tasks at compile time, `answer` turns a call into an
 //! envelope (both pure), `memory` owns the buffers that cross the boundary,
-//! `host` holds the imports, `logging` and `spans` feed them; `shared` reads what many
+//! `host` holds the imports, `logging`, `spans` and `console` feed them; `shared` reads what many
 //! tasks have in common; `allocator` is the heap.
 
 // The derives of `data` name this crate by its public name, also in our tests.
@@ -76,6 +83,7 @@ mod record;
 mod answer;
 mod memory;
 mod host;
+mod console;
 mod shared;
 #[cfg(any(test, all(feature = "allocator", target_arch = "wasm32", target_os = "unknown")))]
 mod allocator;
@@ -144,6 +152,7 @@ mod refused {}
 /// them.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::console::{Stream, print_line};
     pub use crate::answer::{Plain, PlainSchema, Returned};
     pub use crate::memory::{init, raw, typed};
     pub use crate::record::{BYTES, Codec, Kind, Record, UNIT};

@@ -63,6 +63,8 @@ fn begin(ptr: u32, len: u32) -> Input {
 }
 
 fn finish(envelope: Vec<u8>) -> u64 {
+    #[cfg(target_os = "wasi")]
+    crate::console::flush();
     let packed = pack(envelope.as_ptr() as usize, envelope.len());
     *OUTPUT.lock().unwrap_or_else(PoisonError::into_inner) = envelope;
     packed

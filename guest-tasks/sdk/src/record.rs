@@ -104,7 +104,12 @@ impl<'a> Record<'a> {
         assert!(self.body_len() <= u32::MAX as usize);
         let mut bytes = [0; N];
         let (length, body) = bytes.split_at_mut(LENGTH_BYTES);
-        length.copy_from_slice(&(body.len() as u32).to_le_bytes());
+        let body_len = (body.len() as u32).to_le_bytes();
+        let mut i = 0;
+        while i < LENGTH_BYTES {
+            length[i] = body_len[i];
+            i += 1;
+        }
         let mut sink = Sink { out: body, at: 0 };
         sink.record(self);
         assert!(sink.at == N - LENGTH_BYTES);

@@ -55,20 +55,39 @@ pub(crate) struct ManArgs {
 pub(super) const NEW_EXAMPLES: &str = "\
 Examples:
   wasmpool new hello
+  wasmpool new hello --lang go
   wasmpool new reports/daily --kind command";
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct NewArgs {
-    /// The folder to make; its last part is the crate's name
+    /// The folder to make; its last part is the guest's name
     pub(crate) path: PathBuf,
 
-    /// What the guest is
+    /// The language it is written in
+    #[arg(long, value_name = "LANG", default_value = "rust")]
+    pub(crate) lang: GuestLang,
+
+    /// What the guest is; in other languages than Rust it has tasks
     #[arg(long, value_name = "KIND", default_value = "task")]
     pub(crate) kind: GuestKind,
+}
 
-    /// Where the SDK is, if it is not to be found at its usual place
-    #[arg(long, value_name = "DIR")]
-    pub(crate) sdk: Option<PathBuf>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GuestLang {
+    /// Rust, with the SDK
+    Rust,
+    /// C, or C++, with the header wasmpool.h
+    C,
+    /// Zig, with wasmpool.zig
+    Zig,
+    /// Go, with a package
+    Go,
+    /// AssemblyScript, with wasmpool.ts
+    As,
+    /// JavaScript, as a component
+    Js,
+    /// Python, as a component
+    Python,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -282,7 +282,7 @@ fn a_link_is_neither_written_through_nor_replaced_whichever_option_names_it() {
 #[test]
 fn every_option_that_names_an_output_is_tested() {
     let home = Home::new(None);
-    let inputs = ["--input-file", "--config", "--share", "--files", "--dir", "--sdk", "--watch"];
+    let inputs = ["--input-file", "--config", "--share", "--files", "--dir", "--watch"];
     let folders = ["--output-dir", "--cache-dir"];
     for verb in ["run", "map", "bench", "test", "dev", "inspect", "doctor"] {
         let help = end(&mut home.command(&[verb, "--help"])).expect(0).text();

@@ -257,16 +257,10 @@ fn each_command_has_a_manual_page() {
 
 // ── new ──────────────────────────────────────────────────────────────────────
 
-/// The guests' SDK stands in the repository and not in the command's package, where a guest can be a command only.
-fn has_sdk() -> bool {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-tasks/sdk").is_dir()
-}
-
 #[test]
 fn a_new_guest_of_either_kind_passes_its_own_test() {
     let folder = tempfile::tempdir().expect("a folder");
-    let kinds = [("command", "tool"), ("task", "hello-you")];
-    for (kind, name) in kinds.into_iter().take(if has_sdk() { 2 } else { 1 }) {
+    for (kind, name) in [("command", "tool"), ("task", "hello-you")] {
         let mut command = bare(&["new", name, "--kind", kind]);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         let ended = end(command.current_dir(folder.path())).expect(0);
@@ -277,9 +271,10 @@ fn a_new_guest_of_either_kind_passes_its_own_test() {
             readme.contains("wasmpool run target/wasm32-") && readme.contains("wasmpool map target/wasm32-")
         );
         // The versions that this repository or package has, so that nothing is fetched.
-        let locked = if has_sdk() { "../../Cargo.lock" } else { "Cargo.lock" };
-        let locked = Path::new(env!("CARGO_MANIFEST_DIR")).join(locked);
-        std::fs::copy(locked, crate_dir.join("../../Cargo.lock")).expect("copies");
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let locked =
+            [here.join("../../Cargo.lock"), here.join("Cargo.lock")].into_iter().find(|path| path.is_file());
+        std::fs::copy(locked.expect("a lock"), crate_dir.join("Cargo.lock")).expect("copies");
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("new-guests");
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         cargo.args(["test", "--offline", "--quiet"]).current_dir(&crate_dir).env("CARGO_TARGET_DIR", target);
@@ -291,21 +286,42 @@ fn a_new_guest_of_either_kind_passes_its_own_test() {
 }
 
 #[test]
+fn a_new_guest_in_another_language_has_all_that_its_commands_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let langs = [
+        ("c", "wasmpool.h"),
+        ("zig", "wasmpool.zig"),
+        ("go", "wasmpool/wasmpool.go"),
+        ("as", "assembly/wasmpool.ts"),
+        ("js", "wit/world.wit"),
+        ("python", "wit/world.wit"),
+    ];
+    for (lang, file) in langs {
+        let ended = end(bare(&["new", lang, "--lang", lang]).current_dir(folder.path())).expect(0);
+        assert!(ended.text().starts_with(&format!("made {lang}; next:\n  cd {lang}\n")), "{lang}");
+        assert!(ended.text().contains("  wasmpool run tasks.wasm "), "{lang}: {}", ended.text());
+        for file in [file, "README.md", "cases.toml", ".gitignore"] {
+            assert!(folder.path().join(lang).join(file).is_file(), "{lang}: {file}");
+        }
+    }
+    let mut command = bare(&["new", "tool", "--lang", "go", "--kind", "command"]);
+    end(command.current_dir(folder.path())).expect(2).says("for WASI runs as it is");
+}
+
+#[test]
 fn a_guest_that_cannot_be_made_says_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder");
     let refused = |words: &[&str], says: &str| {
         end(bare(words).current_dir(folder.path())).expect(2).says(says);
     };
     std::fs::create_dir(folder.path().join("there")).expect("a folder");
-    let (kind, target) = if has_sdk() { ("task", "unknown-unknown") } else { ("command", "wasip1") };
-    refused(&["new", "there", "--kind", kind], "is there already");
-    refused(&["new", "Hello World", "--kind", kind], "no name for a crate");
-    refused(&["new", "hello", "--sdk", "/nowhere"], "--kind command");
+    refused(&["new", "there"], "is there already");
+    refused(&["new", "Hello World"], "no name for a guest");
+    refused(&["new", "hello", "--lang", "cobol"], "possible values");
     assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 1, "nothing was begun");
     // The crate is made without a compiler, too, and it is said what is missing.
-    let mut command = bare(&["new", "hello", "--kind", kind]);
-    let ended = end(command.current_dir(folder.path()).env("PATH", "/nowhere")).expect(0);
-    ended.says(&format!("rustup target add wasm32-{target}"));
+    let ended = end(bare(&["new", "hello"]).current_dir(folder.path()).env("PATH", "/nowhere")).expect(0);
+    ended.says("rustup target add wasm32-wasip1");
     assert!(folder.path().join("hello/src").is_dir());
 }
 
