@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::{self, failure, load, pool, prebuilt, raw, wat};
+use crate::support::{self, PATIENCE, failure, load, pool, prebuilt, raw, wat};
 use wasmpool::Schema;
 use wasmpool::error::{ModuleError, SubmitError};
 use wasmpool::module::ModuleKind;
 use wasmpool::task::CommandInput;
-use wasmpool::{TaskError, TaskOptions};
+use wasmpool::{TaskError, TaskFailure, TaskOptions};
 
 #[derive(serde::Serialize, serde::Deserialize, Schema, Debug, PartialEq)]
 struct Counts {
@@ -269,4 +269,55 @@ fn a_module_without_a_section_has_raw_tasks_under_its_exports_names() {
     assert_eq!(names, ["echo", "spin"]);
     let echoed = pool.submit_bytes(&raw(&module, "echo"), "abc").expect("submits").result().expect("echoes");
     assert_eq!(&echoed[..], b"abc");
+}
+
+#[test]
+fn a_rust_guests_error_has_its_causes_and_its_data() {
+    #[derive(Debug, PartialEq, serde::Deserialize, Schema)]
+    enum Refusal {
+        NoSuchInvoice { id: u32 },
+        Locked(String),
+    }
+    let pool = pool(1);
+    let faults = load(&pool, "faults");
+    let task = faults.task::<u32, ()>("own_error_as_data").expect("types agree");
+    let signature = &faults.description().tasks.iter().find(|task| task.name == "own_error_as_data");
+    assert_eq!(
+        signature.map(|task| task.signature()),
+        Some("own_error_as_data(id: u32) -> Result<(), Refusal>".into())
+    );
+    let own = |failure: TaskFailure| match failure.error() {
+        TaskError::Guest { message, chain, data } => (message.clone(), chain.clone(), data.clone()),
+        other => panic!("{other}"),
+    };
+    let (message, chain, data) = own(failure(&pool.submit(&task, &7).expect("submits")));
+    assert_eq!((&*message, &chain[..]), ("no such invoice: 7", &[][..]));
+    assert_eq!(data.and_then(|data| data.get::<Refusal>()), Some(Refusal::NoSuchInvoice { id: 7 }));
+    let (message, _, data) = own(failure(&pool.submit(&task, &0).expect("submits")));
+    assert_eq!(message, "locked by Ann");
+    assert_eq!(data.and_then(|data| data.get::<Refusal>()), Some(Refusal::Locked("Ann".into())));
+
+    let task = faults.task::<String, i32>("own_error_with_causes").expect("types agree");
+    let failed = failure(&pool.submit(&task, "seven").expect("submits"));
+    assert!(
+        failed.to_string().contains("no number of an invoice: invalid digit found in string"),
+        "{failed}"
+    );
+    let (message, chain, data) = own(failed);
+    assert_eq!(
+        (&*message, &*chain[0], chain.len()),
+        ("no number of an invoice", "invalid digit found in string", 1)
+    );
+    assert_eq!(data, None);
+}
+
+#[test]
+fn bytes_with_a_type_come_back_as_they_were() {
+    let pool = pool(1);
+    let task = load(&pool, "echo").task::<Vec<u8>, Vec<u8>>("typed_echo").expect("types agree");
+    for len in [0, 1, 127, 128, 100_000] {
+        let bytes: Vec<u8> = (0..len).map(|n| n as u8).collect();
+        let echoed = pool.submit(&task, &bytes).expect("submits").result_timeout(PATIENCE).expect("in time");
+        assert_eq!(echoed.expect("succeeds"), bytes);
+    }
 }

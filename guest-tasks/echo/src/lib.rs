@@ -33,6 +33,12 @@ pub fn bump() -> u64 {
     CALLS.fetch_add(1, Ordering::Relaxed) + 1
 }
 
+/// Returns its input, as bytes that have a type.
+#[wasmpool_guest::task]
+pub fn typed_echo(data: Vec<u8>) -> Vec<u8> {
+    data
+}
+
 /// A checksum of the bytes (FNV-1a, 64 bits).
 #[wasmpool_guest::task]
 pub fn hash(data: Vec<u8>) -> u64 {

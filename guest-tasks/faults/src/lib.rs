@@ -10,6 +10,10 @@
 // lets this one crate use it.
 #![feature(asm_experimental_arch)]
 
+use std::error::Error;
+use std::fmt;
+use std::num::ParseIntError;
+
 mod traps;
 mod resources;
 mod lies;
@@ -34,4 +38,48 @@ fn own_error_under_another_name(message: String) -> Outcome {
 #[wasmpool_guest::task]
 fn own_error(message: String) -> Result<(), String> {
     Err(message)
+}
+
+/// An error that callers get as data.
+#[wasmpool_guest::error]
+#[derive(Debug)]
+enum Refusal {
+    NoSuchInvoice { id: u32 },
+    Locked(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::NoSuchInvoice { id } => write!(f, "no such invoice: {id}"),
+            Refusal::Locked(by) => write!(f, "locked by {by}"),
+        }
+    }
+}
+
+/// Returns an error that is data: of 0 one case, of others another.
+#[wasmpool_guest::task]
+fn own_error_as_data(id: u32) -> Result<(), Refusal> {
+    Err(if id == 0 { Refusal::Locked("Ann".into()) } else { Refusal::NoSuchInvoice { id } })
+}
+
+/// Returns an error with causes.
+#[wasmpool_guest::task]
+fn own_error_with_causes(number: String) -> Result<i32, Box<dyn Error>> {
+    Ok(number.parse::<i32>().map_err(NoNumber)?)
+}
+
+#[derive(Debug)]
+struct NoNumber(ParseIntError);
+
+impl fmt::Display for NoNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no number of an invoice")
+    }
+}
+
+impl Error for NoNumber {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
 }

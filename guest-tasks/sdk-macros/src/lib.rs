@@ -12,8 +12,8 @@ use proc_macro2::{Span, TokenStream as Tokens};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{
-    Error, Expr, ExprLit, FnArg, GenericArgument, ItemFn, Lit, LitStr, Meta, Pat, PathArguments, ReturnType,
-    Signature, Type, parse_macro_input,
+    parse_macro_input, Error, Expr, ExprLit, FnArg, GenericArgument, ItemFn, Lit, LitStr, Meta, Pat,
+    PathArguments, ReturnType, Signature, Type,
 };
 
 /// serde implements its traits for tuples of up to this many.
@@ -60,15 +60,29 @@ pub fn init(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// the module's schema cannot follow them.
 #[proc_macro_attribute]
 pub fn data(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    let mut item = parse_macro_input!(item as syn::DeriveInput);
+    let item = parse_macro_input!(item as syn::DeriveInput);
+    expand_data("data", arguments, item).unwrap_or_else(|error| error.into_compile_error()).into()
+}
+
+/// Does the same as [`data`] for the error of a task: its caller gets it as data, and not its
+/// text alone. The type says what it is by `Display` (write it, or derive it with `thiserror`).
+#[proc_macro_attribute]
+pub fn error(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as syn::DeriveInput);
+    let name = item.ident.clone();
+    let (generics, types, bounds) = item.generics.split_for_impl();
+    let marked = quote!(impl #generics ::wasmpool_guest::ErrorData for #name #types #bounds {});
+    let data = expand_data("error", arguments, item.clone());
+    data.map(|data| quote!(#data #marked)).unwrap_or_else(|error| error.into_compile_error()).into()
+}
+
+fn expand_data(name: &str, arguments: TokenStream, mut item: syn::DeriveInput) -> syn::Result<Tokens> {
     if !arguments.is_empty() {
         let arguments = Tokens::from(arguments);
-        return Error::new_spanned(arguments, "`data` takes no options").into_compile_error().into();
+        return Err(Error::new_spanned(arguments, format!("`{name}` takes no options")));
     }
-    if let Err(error) = shape::check(&mut item) {
-        return error.into_compile_error().into();
-    }
-    quote! {
+    shape::check(&mut item)?;
+    Ok(quote! {
         #[derive(
             ::wasmpool_guest::serde::Serialize,
             ::wasmpool_guest::serde::Deserialize,
@@ -77,8 +91,7 @@ pub fn data(arguments: TokenStream, item: TokenStream) -> TokenStream {
         #[serde(crate = "::wasmpool_guest::serde")]
         #[postcard(crate = ::wasmpool_guest::postcard_schema)]
         #item
-    }
-    .into()
+    })
 }
 
 #[derive(Default)]
@@ -164,6 +177,7 @@ fn raw_task(signature: &Signature) -> syn::Result<(Tokens, Tokens)> {
         params: &[#param],
         input: __p::BYTES,
         output: __p::BYTES,
+        error: ::core::option::Option::None,
     };
     let call = quote! {
         __p::raw(ptr, len, |input: &[u8]| #result)
@@ -204,15 +218,16 @@ fn typed_task(signature: &Signature) -> syn::Result<(Tokens, Tokens)> {
         }
     };
     let call = quote!(#function(#(#bindings),*));
-    let (output, result) = match &signature.output {
-        ReturnType::Default => (
-            quote!(__p::UNIT),
-            quote!({ #call; ::core::result::Result::<(), ::core::convert::Infallible>::Ok(()) }),
-        ),
+    let none = quote!(::core::option::Option::None);
+    let (output, error, result) = match &signature.output {
+        ReturnType::Default => {
+            (quote!(__p::UNIT), none, quote!({ #call; ::core::result::Result::<(), __p::OwnError>::Ok(()) }))
+        }
         ReturnType::Type(_, ty) => {
             check_owned(ty)?;
             let schema = quote_spanned!(ty.span()=> <__p::Returned<#ty>>::SCHEMA);
-            (schema, result_of(ty, &call))
+            let error = quote_spanned!(ty.span()=> <__p::Returned<#ty>>::ERROR);
+            (schema, error, result_of(ty, &call))
         }
     };
     let record = quote! {
@@ -220,9 +235,10 @@ fn typed_task(signature: &Signature) -> syn::Result<(Tokens, Tokens)> {
         params: &[#(#params),*],
         input: #input,
         output: #output,
+        error: #error,
     };
     let call = quote! {
-        __p::typed::<#input_type, _, _>(ptr, len, |#pattern: #input_type| #result)
+        __p::typed::<#input_type, _>(ptr, len, |#pattern: #input_type| #result)
     };
     Ok((record, call))
 }
@@ -237,7 +253,7 @@ fn expand_init(function: &ItemFn) -> syn::Result<Tokens> {
     let doc = doc_of(function);
     let result = match &function.sig.output {
         ReturnType::Default => {
-            quote!({ #ident(); ::core::result::Result::<(), ::core::convert::Infallible>::Ok(()) })
+            quote!({ #ident(); ::core::result::Result::<(), __p::OwnError>::Ok(()) })
         }
         ReturnType::Type(_, ty) => result_of(ty, &quote!(#ident())),
     };
@@ -251,6 +267,7 @@ fn expand_init(function: &ItemFn) -> syn::Result<Tokens> {
             params: &[],
             input: __p::UNIT,
             output: __p::UNIT,
+            error: ::core::option::Option::None,
         }
     };
     let call = quote!({
@@ -267,7 +284,7 @@ fn emit(export: &str, record: &Tokens, call: &Tokens) -> Tokens {
             use ::wasmpool_guest::__private as __p;
             // For a return type that is no `Result`.
             #[allow(unused_imports, reason = "the type decides, which a macro cannot see")]
-            use ::wasmpool_guest::__private::{Plain as _, PlainSchema as _};
+            use ::wasmpool_guest::__private::{Plain as _, PlainError as _, PlainSchema as _};
 
             const RECORD: __p::Record<'static> = #record;
             const LEN: usize = RECORD.encoded_len();
@@ -383,7 +400,17 @@ fn check_inside(path: &syn::TypePath) -> syn::Result<()> {
 /// A call whose value is a `Result` in either case. Which it is, is the type's to say and not
 /// its name's: an alias is a `Result` as well.
 fn result_of(ty: &Type, call: &Tokens) -> Tokens {
-    quote_spanned!(ty.span()=> <__p::Returned<#ty>>::into_result(#call))
+    let result = quote_spanned!(ty.span()=> <__p::Returned<#ty>>::into_result(#call));
+    quote! {
+        match #result {
+            ::core::result::Result::Ok(value) => ::core::result::Result::Ok(value),
+            ::core::result::Result::Err(error) => {
+                #[allow(unused_imports, reason = "the error's type decides which one it is")]
+                use __p::{ViaData as _, ViaInner as _, ViaSource as _, ViaText as _};
+                ::core::result::Result::Err((&&&&__p::Own(error)).own_error())
+            }
+        }
+    }
 }
 
 fn schema_of(ty: &Type) -> Tokens {

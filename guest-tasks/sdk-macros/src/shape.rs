@@ -16,12 +16,13 @@ use syn::parse::Parser as _;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
 use syn::{
-    Attribute, Data, DeriveInput, Error, Expr, Field, Fields, Ident, LitStr, Meta, Token, WherePredicate,
-    parse_quote,
+    parse_quote, Attribute, Data, DeriveInput, Error, Expr, Field, Fields, Ident, LitStr, Meta, Token,
+    WherePredicate,
 };
 
 /// What is said of an attribute that changes the bytes.
-const REFUSED: &str = "changes what serde writes, which postcard and the module's schema cannot follow: the caller \
+const REFUSED: &str =
+    "changes what serde writes, which postcard and the module's schema cannot follow: the caller \
                        would read wrong values";
 
 /// What may follow where renaming names each field anyway.

@@ -239,7 +239,11 @@ mod tests {
                     let (len, align) = (sizes(next()), 1 << (next() % 8));
                     // SAFETY: a size and a power of two.
                     let ptr = unsafe {
-                        if byte.is_multiple_of(2) { heap.malloc(len, align) } else { heap.calloc(len, align) }
+                        if byte.is_multiple_of(2) {
+                            heap.malloc(len, align)
+                        } else {
+                            heap.calloc(len, align)
+                        }
                     };
                     if ptr.is_null() {
                         continue;

@@ -3,15 +3,18 @@
 //!
 //! An envelope is one status byte and a payload.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::marker::PhantomData;
 
 use postcard::ser_flavors::Flavor;
-use postcard_schema::Schema;
 use postcard_schema::schema::NamedType;
-use serde::Serialize;
+use postcard_schema::Schema;
 use serde::de::DeserializeOwned;
+use serde::Serialize;
+
+use crate::own_error::OwnError;
 
 /// The payload is the task's output.
 pub const STATUS_OK: u8 = 0;
@@ -20,6 +23,9 @@ pub const STATUS_ERROR: u8 = 1;
 /// The input could not be decoded, so the task did not run; the payload says
 /// why.
 pub const STATUS_UNDECODABLE: u8 = 2;
+/// The task returned an error; the payload is the postcard of its text, the texts of its causes, and
+/// its data.
+pub const STATUS_ERROR_IN_PARTS: u8 = 3;
 
 /// What a task returns, of the type `R`. A macro sees how a type is spelled, not what it is:
 /// `type R = Result<…>` is a `Result` as well, and an error must not count as a success. So the
@@ -81,7 +87,15 @@ impl<R> Plain for Returned<R> {
 }
 
 /// Decodes all of `input`.
-pub(crate) fn decode<T: DeserializeOwned>(input: &[u8]) -> Result<T, Vec<u8>> {
+pub(crate) fn decode<T: DeserializeOwned + 'static>(input: &[u8]) -> Result<T, Vec<u8>> {
+    // serde takes a vector of bytes one by one, which is the most that a task with a picture does.
+    let mut value: Option<T> = None;
+    if let Some(bytes) = (&mut value as &mut dyn Any).downcast_mut::<Option<Vec<u8>>>() {
+        *bytes = bytes_alone(input);
+    }
+    if let Some(bytes) = value {
+        return Ok(bytes);
+    }
     match postcard::take_from_bytes(input) {
         Ok((value, [])) => Ok(value),
         Ok((_, rest)) => Err(text(
@@ -92,33 +106,56 @@ pub(crate) fn decode<T: DeserializeOwned>(input: &[u8]) -> Result<T, Vec<u8>> {
     }
 }
 
+/// The bytes, if an input is nothing but their length and they themselves.
+fn bytes_alone(input: &[u8]) -> Option<Vec<u8>> {
+    let (len, bytes) = postcard::take_from_bytes::<u32>(input).ok()?;
+    (len as usize == bytes.len()).then(|| bytes.to_vec())
+}
+
 /// The envelope of a typed task's result.
-pub(crate) fn typed<T: Serialize, E: Display>(result: Result<T, E>) -> Vec<u8> {
+pub(crate) fn typed<T: Serialize + 'static>(result: Result<T, OwnError>) -> Vec<u8> {
     match result {
         Ok(output) => {
+            if let Some(bytes) = (&output as &dyn Any).downcast_ref::<Vec<u8>>() {
+                return envelope_of_bytes(bytes);
+            }
             postcard::serialize_with_flavor(&output, Envelope(vec![STATUS_OK])).unwrap_or_else(
                 // The types promise that this does not happen; a hand-written
                 // `Serialize` can still refuse.
                 |error| text(STATUS_ERROR, &format_args!("failed to encode the output: {error}")),
             )
         }
-        Err(error) => text(STATUS_ERROR, &error),
+        Err(OwnError(envelope)) => envelope,
     }
 }
 
+fn envelope_of_bytes(bytes: &[u8]) -> Vec<u8> {
+    // A length has at most five bytes.
+    let mut envelope = Vec::with_capacity(bytes.len() + 6);
+    envelope.push(STATUS_OK);
+    let mut len = bytes.len();
+    while len >= 0x80 {
+        envelope.push(len as u8 | 0x80);
+        len >>= 7;
+    }
+    envelope.push(len as u8);
+    envelope.extend_from_slice(bytes);
+    envelope
+}
+
 /// The envelope of a raw task's result.
-pub(crate) fn raw<T: Into<Vec<u8>>, E: Display>(result: Result<T, E>) -> Vec<u8> {
+pub(crate) fn raw<T: Into<Vec<u8>>>(result: Result<T, OwnError>) -> Vec<u8> {
     match result {
         Ok(output) => {
             let mut envelope = output.into();
             envelope.insert(0, STATUS_OK);
             envelope
         }
-        Err(error) => text(STATUS_ERROR, &error),
+        Err(OwnError(envelope)) => envelope,
     }
 }
 
-fn text(status: u8, error: &dyn Display) -> Vec<u8> {
+pub(crate) fn text(status: u8, error: &dyn Display) -> Vec<u8> {
     let mut envelope = vec![status];
     envelope.extend_from_slice(format!("{error:#}").as_bytes());
     envelope
@@ -147,17 +184,31 @@ impl Flavor for Envelope {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
     use std::fmt;
 
     use super::*;
+    use crate::own_error::{Own, ViaText as _};
 
     #[test]
     fn a_value_follows_the_ok_byte_in_postcard() {
         let value = (300_u32, "text".to_owned(), vec![1_u8, 2, 3]);
-        let envelope = typed(Ok::<_, Infallible>(&value));
+        let envelope = typed(Ok(value.clone()));
         assert_eq!(envelope[0], STATUS_OK);
         assert_eq!(envelope[1..], postcard::to_allocvec(&value).unwrap());
+    }
+
+    #[test]
+    fn bytes_are_copied_as_postcard_would_write_and_read_them() {
+        for len in [0, 1, 127, 128, 300, 70_000] {
+            let bytes: Vec<u8> = (0..len).map(|n| n as u8).collect();
+            let encoded = postcard::to_allocvec(&bytes).unwrap();
+            assert_eq!(typed(Ok(bytes.clone()))[1..], encoded);
+            assert_eq!(decode::<Vec<u8>>(&encoded), Ok(bytes));
+            let cut = decode::<Vec<u8>>(&encoded[..encoded.len() - 1]);
+            assert_eq!(cut.unwrap_err()[0], STATUS_UNDECODABLE);
+            let more = decode::<Vec<u8>>(&[&encoded[..], &[0]].concat());
+            assert_eq!(more.unwrap_err()[0], STATUS_UNDECODABLE);
+        }
     }
 
     #[test]
@@ -168,8 +219,9 @@ mod tests {
                 f.write_str(if f.alternate() { "outer: inner" } else { "outer" })
             }
         }
-        assert_eq!(typed(Err::<(), _>(Chain)), b"\x01outer: inner");
-        assert_eq!(raw(Err::<Vec<u8>, _>(Chain)), b"\x01outer: inner");
+        let own = || (&&&&Own(Chain)).own_error();
+        assert_eq!(typed(Err::<(), _>(own())), b"\x01outer: inner");
+        assert_eq!(raw(Err::<Vec<u8>, _>(own())), b"\x01outer: inner");
     }
 
     #[test]
@@ -193,8 +245,8 @@ mod tests {
 
     #[test]
     fn raw_output_is_not_encoded() {
-        assert_eq!(raw(Ok::<_, Infallible>(vec![1, 2])), [0, 1, 2]);
-        assert_eq!(raw(Ok::<_, Infallible>(Vec::new())), [0]);
+        assert_eq!(raw(Ok(vec![1, 2])), [0, 1, 2]);
+        assert_eq!(raw(Ok(Vec::new())), [0]);
     }
 
     #[test]
@@ -205,7 +257,7 @@ mod tests {
                 Err(serde::ser::Error::custom("no"))
             }
         }
-        let envelope = typed(Ok::<_, Infallible>(Refuses));
+        let envelope = typed(Ok(Refuses));
         assert_eq!(envelope[0], STATUS_ERROR);
     }
 }

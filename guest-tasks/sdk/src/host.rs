@@ -44,7 +44,7 @@ fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
 mod imports {
     #[link(wasm_import_module = "wasmpool")]
     unsafe extern "C" {
-                #[link_name = "log"]
+        #[link_name = "log"]
         pub(super) safe fn log(
             level: u32,
             target_ptr: *const u8,

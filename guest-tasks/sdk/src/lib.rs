@@ -81,6 +81,7 @@ extern crate self as wasmpool_guest;
 
 mod record;
 mod answer;
+mod own_error;
 mod memory;
 mod host;
 mod console;
@@ -94,13 +95,14 @@ mod spans;
 
 pub use postcard_schema::{self, Schema};
 pub use serde;
-pub use wasmpool_guest_macros::{data, init, task};
+pub use wasmpool_guest_macros::{data, error, init, task};
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use shared::set_shared;
-pub use shared::{Shared, shared};
+pub use shared::{shared, Shared};
 
-pub use answer::{STATUS_ERROR, STATUS_OK, STATUS_UNDECODABLE};
+pub use answer::{STATUS_ERROR, STATUS_ERROR_IN_PARTS, STATUS_OK, STATUS_UNDECODABLE};
+pub use own_error::ErrorData;
 #[doc(hidden)]
 pub use record::{Codec, Kind, Record};
 
@@ -152,12 +154,13 @@ mod refused {}
 /// them.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::console::{Stream, print_line};
     pub use crate::answer::{Plain, PlainSchema, Returned};
+    pub use crate::console::{print_line, Stream};
     pub use crate::memory::{init, raw, typed};
-    pub use crate::record::{BYTES, Codec, Kind, Record, UNIT};
-    pub use postcard_schema::Schema;
+    pub use crate::own_error::{Own, OwnError, PlainError, ViaData, ViaInner, ViaSource, ViaText};
+    pub use crate::record::{Codec, Kind, Record, BYTES, UNIT};
     pub use postcard_schema::schema::{DataModelType, NamedType};
+    pub use postcard_schema::Schema;
 }
 
 /// Puts a [`Record`] into the section `wasmpool.tasks`, for an export written

@@ -6,12 +6,12 @@
 //! (`Reuse`) holds at most one.
 
 use std::alloc::Layout;
-use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::Serialize;
 
+use crate::own_error::OwnError;
 use crate::{answer, host};
 
 /// Enough for every scalar and vector of WebAssembly.
@@ -22,11 +22,10 @@ const INPUT_ALIGN: usize = 16;
 static OUTPUT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 /// Runs a typed task: decode, call, encode.
-pub fn typed<A, T, E>(ptr: u32, len: u32, task: impl FnOnce(A) -> Result<T, E>) -> u64
+pub fn typed<A, T>(ptr: u32, len: u32, task: impl FnOnce(A) -> Result<T, OwnError>) -> u64
 where
-    A: DeserializeOwned,
-    T: Serialize,
-    E: Display,
+    A: DeserializeOwned + 'static,
+    T: Serialize + 'static,
 {
     let input = begin(ptr, len);
     let decoded = answer::decode(input.bytes());
@@ -39,17 +38,16 @@ where
 }
 
 /// Runs a task of the raw codec.
-pub fn raw<T, E>(ptr: u32, len: u32, task: impl FnOnce(&[u8]) -> Result<T, E>) -> u64
+pub fn raw<T>(ptr: u32, len: u32, task: impl FnOnce(&[u8]) -> Result<T, OwnError>) -> u64
 where
     T: Into<Vec<u8>>,
-    E: Display,
 {
     let input = begin(ptr, len);
     finish(answer::raw(task(input.bytes())))
 }
 
 /// Runs the initialiser, which has no input and no output.
-pub fn init<E: Display>(run: impl FnOnce() -> Result<(), E>) -> u64 {
+pub fn init(run: impl FnOnce() -> Result<(), OwnError>) -> u64 {
     drop(begin(0, 0));
     finish(answer::raw(run().map(|()| Vec::new())))
 }

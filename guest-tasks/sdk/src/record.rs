@@ -5,11 +5,12 @@
 //! signature of every task without running anything. The bytes are what
 //! postcard would write for the same structure; the tests below hold that.
 
-use postcard_schema::Schema;
 use postcard_schema::schema::{DataModelType, DataModelVariant, NamedType, NamedValue, NamedVariant};
+use postcard_schema::Schema;
 
-/// The version that every record of this SDK carries.
+/// The version of a record, and of one that has the type of errors as well.
 const VERSION: u8 = 1;
+const VERSION_WITH_ERROR: u8 = 3;
 
 /// The schema of either side of the raw codec.
 pub const BYTES: &NamedType = &NamedType { name: "bytes", ty: &DataModelType::ByteArray };
@@ -56,6 +57,8 @@ pub struct Record<'a> {
     pub input: &'a NamedType,
     /// The schema of the output; for a fallible task, of its success.
     pub output: &'a NamedType,
+    /// The schema of the task's own errors, where these are data.
+    pub error: Option<&'a NamedType>,
 }
 
 impl<'a> Record<'a> {
@@ -70,6 +73,7 @@ impl<'a> Record<'a> {
             params: &["input"],
             input: BYTES,
             output: BYTES,
+            error: None,
         }
     }
 
@@ -84,6 +88,7 @@ impl<'a> Record<'a> {
             params: &["input"],
             input: In::SCHEMA,
             output: Out::SCHEMA,
+            error: None,
         }
     }
 
@@ -162,7 +167,7 @@ impl Sink<'_> {
     }
 
     const fn record(&mut self, record: &Record<'_>) {
-        self.byte(VERSION);
+        self.byte(if record.error.is_some() { VERSION_WITH_ERROR } else { VERSION });
         self.byte(record.kind as u8);
         self.str(record.export);
         self.str(record.name);
@@ -176,6 +181,9 @@ impl Sink<'_> {
         }
         self.named_type(record.input);
         self.named_type(record.output);
+        if let Some(error) = record.error {
+            self.named_type(error);
+        }
     }
 
     const fn named_type(&mut self, named: &NamedType) {
@@ -411,6 +419,7 @@ mod tests {
             params: &["text", "limit"],
             input: <(String, u64)>::SCHEMA,
             output: <shapes::Every>::SCHEMA,
+            error: None,
         };
         static SECTION: [u8; RECORD.encoded_len()] = RECORD.encode();
 
@@ -433,6 +442,11 @@ mod tests {
             }
         );
         assert_eq!(postcard::to_allocvec(&decoded).unwrap(), body);
+
+        const FALLIBLE: Record<'static> = Record { error: Some(<Option<u8>>::SCHEMA), ..RECORD };
+        static WITH_ERROR: [u8; FALLIBLE.encoded_len()] = FALLIBLE.encode();
+        let error = postcard::to_allocvec(<Option<u8>>::SCHEMA).unwrap();
+        assert_eq!(WITH_ERROR[4..], [&[3][..], &body[1..], &error].concat());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing_core::field::{Field, Visit};
 use tracing_core::span::{Attributes, Current, Id, Record};
-use tracing_core::{Dispatch, Event, Metadata, Subscriber, dispatcher};
+use tracing_core::{dispatcher, Dispatch, Event, Metadata, Subscriber};
 
 use crate::host::{self, Level};
 
@@ -130,7 +130,11 @@ struct Fields {
 
 impl Fields {
     fn json(&self) -> String {
-        if self.members.is_empty() { String::new() } else { format!("{{{}}}", self.members) }
+        if self.members.is_empty() {
+            String::new()
+        } else {
+            format!("{{{}}}", self.members)
+        }
     }
 
     fn key(&mut self, name: &str) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use wasmpool_guest::postcard_schema::schema::{DataModelType, NamedType};
-use wasmpool_guest::{Schema, data, init, task};
+use wasmpool_guest::{data, init, task, Schema};
 
 #[data]
 #[derive(Debug, Clone, PartialEq)]
@@ -107,12 +107,20 @@ fn with_a_borrowed_error() -> std::result::Result<u8, &'static str> {
 
 #[task]
 fn under_another_name(fail: bool) -> Answer {
-    if fail { Err("failed".into()) } else { Ok(7) }
+    if fail {
+        Err("failed".into())
+    } else {
+        Ok(7)
+    }
 }
 
 #[task(raw)]
 fn bytes_under_another_name(input: &[u8]) -> Bytes {
-    if input.is_empty() { Err(Failure) } else { Ok(Vec::new()) }
+    if input.is_empty() {
+        Err(Failure)
+    } else {
+        Ok(Vec::new())
+    }
 }
 
 type Bytes = Outcome<Vec<u8>>;

@@ -30,8 +30,8 @@ pub(super) const RUST_COMMAND: [File; 3] = [
     ("README.md", include_str!("README.md.in")),
 ];
 
-const SDK_SOURCES: [File; 10] = rust_sdk!("", "sdk":
-    "allocator.rs", "answer.rs", "console.rs", "host.rs", "lib.rs", "logging.rs", "memory.rs", "record.rs", "shared.rs",
+const SDK_SOURCES: [File; 11] = rust_sdk!("", "sdk":
+    "allocator.rs", "answer.rs", "console.rs", "host.rs", "lib.rs", "logging.rs", "memory.rs", "own_error.rs", "record.rs", "shared.rs",
     "spans.rs",
 );
 const MACROS_SOURCES: [File; 3] = rust_sdk!("macros/", "macros": "case.rs", "lib.rs", "shape.rs");
