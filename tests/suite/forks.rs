@@ -140,6 +140,10 @@ impl Held {
         }
         assert_eq!(pool.map(count, [1, 2, 3]).unordered().filter(|(_, item)| item.is_err()).count(), 3);
         assert!(matches!(pool.load(b"\0asm\x01\0\0\0"), Err(ModuleError::OtherProcess)));
+        assert!(matches!(
+            pool.replace_module(&self.module, b"\0asm\x01\0\0\0"),
+            Err(ModuleError::OtherProcess)
+        ));
         assert!(matches!(pool.load_file(support::prebuilt("primes")), Err(ModuleError::OtherProcess)));
         assert!(matches!(pool.share(vec![1]), Err(ShareError::OtherProcess)));
     }
@@ -234,12 +238,16 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
         return;
     }
     let pool = builder(2).build().expect("builds");
-    let echo = raw(&wat(&pool, support::ECHO_WAT), "echo");
+    let wasm = [support::ECHO_WAT, &support::ECHO_WAT.replace("\"memory\") 4", "\"memory\") 5")]
+        .map(|text| wat::parse_str(text).expect("valid text"));
+    let module = pool.load(&wasm[0]).expect("loads");
+    let echo = raw(&module, "echo");
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let hammers: Vec<_> = (0..3)
+        let hammers: Vec<_> = (0..4)
             .map(|number| {
                 let pool = &pool;
+                let (module, wasm) = (&module, &wasm);
                 let echo = &echo;
                 let over = &over;
                 scope.spawn(move || {
@@ -251,6 +259,11 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
                                 as_completed((0..50).map(|_| pool.submit_bytes(echo, "x").expect("submits")))
                                     .filter(|future| future.result().is_ok())
                                     .count()
+                            }
+                            2 => {
+                                let wasm = &wasm[tasks % 2];
+                                pool.replace_module(module, wasm).expect("fits");
+                                usize::from(module.raw_task("echo").is_ok())
                             }
                             _ => {
                                 let mut events = pool.events_buffered(10);
@@ -276,6 +289,7 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
             fork(|| {
                 assert!(ordered.next().is_some_and(|result| result.is_err()), "fork {number}");
                 assert!(pool.submit_bytes(&echo, "x").is_err(), "fork {number}");
+                assert!(module.raw_task("echo").is_ok() && module.current().raw_task("echo").is_ok());
                 assert!(future.result().is_err() && future.is_done() && events.next().is_none());
                 pool.shutdown(ShutdownMode::Finish);
                 if number % 30 == 0 {
