@@ -22,7 +22,7 @@ use crate::report::CommandOutput;
 #[doc(inline)]
 pub use proto::description::{
     CallingConvention, Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleForm, ModuleKind,
-    ModuleOutline, TaskDescription, UncallableFunction,
+    ModuleOutline, SourceLines, TaskDescription, UncallableFunction,
 };
 use proto::description::{PROGRAM, find_task};
 use proto::message::{ModuleId, TaskIndex};

@@ -259,8 +259,16 @@ struct Backtrace<'a>(&'a [Frame]);
 
 impl fmt::Display for Backtrace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, frame) in self.0.iter().enumerate() {
+        let mut index = 0;
+        for frame in self.0 {
+            match frame.left_out {
+                0 => {}
+                1 => write!(f, "\n    (1 frame of the panic's own is left out)")?,
+                many => write!(f, "\n    ({many} frames of the panic's own are left out)")?,
+            }
+            index += u64::from(frame.left_out);
             write!(f, "\n    {index}: {frame}")?;
+            index += 1;
         }
         Ok(())
     }

@@ -255,6 +255,11 @@ fn frames(backtrace: &[Frame]) -> Value {
                 "function": frame.function,
                 "function_index": frame.function_index,
                 "module_offset": frame.module_offset,
+                "file": frame.location.as_ref().map(|location| &location.file),
+                "line": frame.location.as_ref().map(|location| location.line),
+                "column": frame.location.as_ref().and_then(|location| location.column),
+                "inlined": frame.is_inlined,
+                "left_out": frame.left_out,
             })
         })
         .collect()

@@ -24,6 +24,7 @@ mod main_loop;
 mod numbers;
 pub mod memories;
 mod open;
+mod panic_frames;
 mod poll;
 mod polling_page;
 mod random;
