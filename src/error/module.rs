@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Death;
 use proto::imports::component::GUEST_PACKAGE;
-use proto::imports::{HOST_MODULE, HostFunction};
+use proto::imports::{HOST_MODULE, HostFunction, SCRIPT_MODULE, ScriptFunction};
 use proto::limits::compile::CompileLimit;
 use proto::message::CompileError;
 use proto::shortage::Shortage;
@@ -49,11 +49,13 @@ pub enum ModuleError {
     },
     /// Imports that no host function answers.
     #[error(
-        "the module imports what this pool does not provide: {}; it provides wasi_snapshot_preview1 and {} ({}) to modules, \
+        "the module imports what this pool does not provide: {}; it provides wasi_snapshot_preview1, {} ({}) and {} ({}) to modules, \
          WASI 0.2 and {} to components",
         Name(imports.join(", ")),
         HOST_MODULE,
         HostFunction::names(),
+        SCRIPT_MODULE,
+        ScriptFunction::names(),
         GUEST_PACKAGE
     )]
     UnknownImports {

@@ -24,6 +24,7 @@ mod deterministic;
 mod memory;
 mod stack;
 mod faults;
+mod backtraces;
 mod edges;
 
 // The pool: its order, limits and ends.

@@ -7,6 +7,7 @@
 mod alarm;
 mod arrivals;
 mod asks;
+mod assembly_script;
 mod budget;
 mod call;
 mod clocks;

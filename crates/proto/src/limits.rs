@@ -188,6 +188,9 @@ pub const LINES_NAME_BYTES_MAX: usize = 1024;
 /// Most bytes of a module's table of places, which stands behind its description.
 pub const LINES_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// Bytes kept of the end of a task's stderr, for its error if it traps or exits.
+pub const STDERR_WORDS_BYTES_MAX: usize = 16 * 1024;
+
 /// Bytes kept of one function name, panic message or error text of a guest.
 pub const GUEST_TEXT_BYTES_MAX: usize = 64 * 1024;
 

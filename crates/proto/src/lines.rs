@@ -174,7 +174,7 @@ fn segments(inlined: &mut [Inlined]) -> Vec<Segment> {
         Some(last) if last.0 == segment.0 => *last = segment,
         _ => segments.push(segment),
     };
-    let mut close = |open: &mut Vec<Inlined>, until: u32, begin: &mut dyn FnMut(Segment)| {
+    let close = |open: &mut Vec<Inlined>, until: u32, begin: &mut dyn FnMut(Segment)| {
         while let Some(ended) = open.pop_if(|last| last.end <= until) {
             begin((ended.end, open.last().map(|around| around.call)));
         }

@@ -292,7 +292,7 @@ pub struct Panicked {
 pub enum RunEnd {
     /// The payload is the output.
     Ok,
-    /// The command exited, or a task called `proc_exit`.
+    /// The command exited, or a task called `proc_exit`. The payload of a task is the end of its stderr.
     Exited {
         code: i32,
     },
@@ -304,6 +304,7 @@ pub enum RunEnd {
     InputTooLarge {
         bytes: u64,
     },
+    /// The payload of a task is the end of its stderr.
     Trap(Box<Trapped>),
     Panic(Box<Panicked>),
     /// The host's own interrupt was heeded.

@@ -78,6 +78,9 @@ pub struct Frame {
     /// How many frames stand before this one and were left out: what a panic runs of the standard library's before it
     /// stops the task, from which nobody learns where the panic is.
     pub left_out: u32,
+    /// How many frames stand behind this one and were left out: those of the standard library's that called the program, of
+    /// a stack that ends in a panic.
+    pub left_out_behind: u32,
 }
 
 /// A place in a guest's source, as the module's debug information has it. It is a stranger's word.

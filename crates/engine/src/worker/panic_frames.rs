@@ -14,8 +14,28 @@ pub(super) fn left_out(mut frames: Vec<Frame>) -> Vec<Frame> {
     if count < frames.len() {
         frames.drain(..count);
         frames[0].left_out = u32::try_from(count).unwrap_or(u32::MAX);
+        leave_out_start(&mut frames);
     }
     frames
+}
+
+/// Leaves the frames out with which the library calls the program.
+fn leave_out_start(frames: &mut Vec<Frame>) {
+    let name = |frame: &Frame| frame.function.clone().unwrap_or_default();
+    let Some(start) = frames.iter().position(|frame| name(frame).contains("__rust_begin_short_backtrace"))
+    else {
+        return;
+    };
+    // What calls the program's function there is a trait's method.
+    let calls = |frame: &&Frame| name(frame).ends_with("::call_once") || is_library(&name(frame));
+    let calling = frames[..start].iter().rev().take_while(calls).count();
+    let left = frames.len() - (start - calling);
+    if left < frames.len() {
+        frames.truncate(frames.len() - left);
+        if let Some(last) = frames.last_mut() {
+            last.left_out_behind = u32::try_from(left).unwrap_or(u32::MAX);
+        }
+    }
 }
 
 /// Returns whether a function begins a panic, or goes on with one. Those that catch panics are at the other end of the stack.
@@ -64,7 +84,15 @@ mod tests {
             "<alloc::vec::Vec<T> as core::ops::index::Index<I>>::index",
         ];
         let guest = ["<alloc::vec::Vec<T> as app::Sum>::sum", "core::iter::Iterator::map", "app::main"];
-        assert_eq!(left(&[&panic[..], &guest[..]].concat()), (guest.map(String::from).to_vec(), 9));
+        let expected = (guest.map(String::from).to_vec(), 9);
+        assert_eq!(left(&[&panic[..], &guest[..]].concat()), expected);
+        let start = [
+            "<fn() as core::ops::function::FnOnce<()>>::call_once",
+            "std::sys::backtrace::__rust_begin_short_backtrace::<fn(), ()>",
+            "std::rt::lang_start_internal",
+            "__main_void",
+        ];
+        assert_eq!(left(&[&panic[..], &guest[..], &start[..]].concat()), expected);
     }
 
     #[test]
