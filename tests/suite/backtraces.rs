@@ -186,8 +186,9 @@ fn the_random_numbers_of_assembly_script_follow_the_seed_of_a_deterministic_task
     let options = ModuleOptions::new().deterministic(true);
     let module = pool.load_with(&wat::parse_str(SCRIPT_WAT).expect("valid text"), options).expect("loads");
     let task = module.task::<(), (f64, f64)>("seeds").expect("has it");
-    let drawn =
-        |options: TaskOptions| pool.submit_with(&task, &(), options).expect("submits").result().expect("ends");
+    let drawn = |options: TaskOptions| {
+        pool.submit_with(&task, &(), options).expect("submits").result().expect("ends")
+    };
     let seeded = |seed| drawn(TaskOptions::new().deterministic(seed));
     assert_eq!(seeded(7), seeded(7));
     assert_ne!(seeded(7), seeded(8));

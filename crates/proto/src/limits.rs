@@ -165,7 +165,7 @@ pub const DWARF_DEPTH_MAX: usize = 1024;
 
 /// The debug information is not read by a compiler that may not have this much memory: that goes beyond what it takes at
 /// the bounds.
-pub const DWARF_MEMORY_BYTES_MIN: u64 = 512 * 1024 * 1024;
+pub const DWARF_MEMORY_BYTES_MIN: u64 = 1024 * 1024 * 1024;
 
 /// Most rows of places in the source that are kept of one module, and most ranges of inlined functions.
 pub const LINES_ROWS_MAX: usize = 2_000_000;

@@ -24,7 +24,7 @@ use gimli::{
 
 use crate::limits::{
     DWARF_ABBREVIATIONS_BYTES_MAX, DWARF_BYTES_MAX, DWARF_DEPTH_MAX, DWARF_LINE_HEAD_BYTES_MAX,
-    DWARF_UNITS_MAX, DWARF_WORK_PER_BYTE, LINES_NAME_BYTES_MAX, LINES_PATH_BYTES_MAX,
+    DWARF_UNITS_MAX, DWARF_WORK_PER_BYTE, LINES_NAME_BYTES_MAX, LINES_PATH_BYTES_MAX, LINES_ROWS_MAX,
 };
 use crate::lines::{At, Call, Collected, Full, Inlined, Row};
 
@@ -476,10 +476,10 @@ impl<'a> Reading<'a, '_> {
             (Some(list), _) => {
                 let mut ranges = self.dwarf.ranges(unit, list)?;
                 let mut seen = 0;
-                // The account is charged below, since it cannot be while it lends its parts; the list's bytes bound it.
+                // The account is charged below, since it cannot be while its parts are lent.
                 while let Some(range) = ranges.next()? {
                     seen += 1;
-                    if seen as u64 > self.work.0 {
+                    if seen as u64 > self.work.0 || seen > LINES_ROWS_MAX {
                         return Err(Stop::TooMuch);
                     }
                     keep(range.begin, range.end);

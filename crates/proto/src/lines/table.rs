@@ -36,7 +36,9 @@ fn encode_rows(rows: &[MergedRow]) -> (Vec<u32>, Vec<u8>) {
             let is_same_file = row.at.file == last.at.file;
             let is_same_call = *call == last_call;
             let gap = u64::from(row.offset - last.offset) << FLAG_BITS;
-            push(&mut bytes, gap | u64::from(is_same_file) * SAME_FILE | u64::from(is_same_call) * SAME_CALL);
+            let same_file = if is_same_file { SAME_FILE } else { 0 };
+            let same_call = if is_same_call { SAME_CALL } else { 0 };
+            push(&mut bytes, gap | same_file | same_call);
             push_signed(&mut bytes, i64::from(row.at.line) - i64::from(last.at.line));
             push(&mut bytes, row.at.column.into());
             if !is_same_file {

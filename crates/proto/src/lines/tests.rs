@@ -120,7 +120,7 @@ proptest! {
         let mut all = Collected::default();
         let function = all.name("f").expect("room");
         for number in 0..9 {
-            let inside = (number > 0).then(|| number / 2);
+            let inside = (number > 0).then_some(number / 2);
             all.call(Call { inside, function, at: at(0, number, 0) }).expect("room");
         }
         for (start, end, depth, call) in ranges {
