@@ -304,7 +304,7 @@ impl ModuleForm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub enum SourceLines {
-    /// It has no debug information.
+    /// It has no debug information, or none that names a place of its code.
     Absent,
     /// They are known.
     Known,

@@ -42,6 +42,8 @@ pub(super) fn of(wasm: &[u8], limits: &CompileLimits) -> (Vec<u8>, SourceLines) 
         }
     }
     if collected.is_empty() {
+        // Optimisers that know nothing of it leave information whose addresses are all 0.
+        let lines = if lines == SourceLines::Known { SourceLines::Absent } else { lines };
         return (Vec::new(), lines);
     }
     let table = collected.into_table();
