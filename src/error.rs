@@ -31,7 +31,7 @@ pub use proto::shortage::{Scarce, Shortage};
 use proto::task::TaskId;
 use proto::text::{Name, Words};
 #[doc(inline)]
-pub use proto::trap::{Frame, TrapCode};
+pub use proto::trap::{Frame, SourceLocation, TrapCode};
 
 /// The reason why a pool could not be built.
 #[derive(Debug, thiserror::Error)]

@@ -24,7 +24,7 @@ use proto::description::PROGRAM;
 #[doc(inline)]
 pub use proto::description::{
     CallingConvention, Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleForm, ModuleKind,
-    ModuleOutline, TaskDescription, UncallableFunction,
+    ModuleOutline, SourceLines, TaskDescription, UncallableFunction,
 };
 use proto::message::ModuleId;
 use proto::payload::Payload;

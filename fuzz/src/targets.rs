@@ -4,6 +4,7 @@ pub mod abi;
 pub mod cache;
 pub mod control;
 pub mod description;
+pub mod dwarf;
 pub(crate) mod frames;
 pub mod host_frames;
 pub mod host_link;
@@ -20,6 +21,7 @@ pub const ALL: &[Target] = &[
     ("cache", cache::run, cache::seeds),
     ("control", control::run, control::seeds),
     ("description", description::run, description::seeds),
+    ("dwarf", dwarf::run, dwarf::seeds),
     ("host_frames", host_frames::run, host_frames::seeds),
     ("host_link", host_link::run, host_link::seeds),
     ("section", section::run, section::seeds),

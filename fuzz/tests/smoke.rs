@@ -127,6 +127,11 @@ fn a_section_that_is_accepted_makes_a_description_that_is_accepted() {
 }
 
 #[test]
+fn debug_information_is_read_within_its_bounds_whatever_it_says() {
+    smoke("dwarf", 5_000);
+}
+
+#[test]
 fn what_is_found_in_the_cache_is_what_was_stored() {
     smoke("cache", 1_000);
 }

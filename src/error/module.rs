@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Death;
 use proto::imports::component::GUEST_PACKAGE;
-use proto::imports::{HOST_MODULE, HostFunction, Preview};
+use proto::imports::{HOST_MODULE, HostFunction, Preview, SCRIPT_MODULE, ScriptFunction};
 use proto::limits::compile::{CompileLimit, ExceededLimit};
 use proto::message::CompileError;
 use proto::shortage::Shortage;
@@ -49,13 +49,15 @@ pub enum ModuleError {
     },
     /// Imports that no host function answers.
     #[error(
-        "the module imports what this pool does not provide: {}; it provides {}, {} and {} ({}) to modules, \
+        "the module imports what this pool does not provide: {}; it provides {}, {}, {} ({}) and {} ({}) to modules, \
          WASI 0.2 and {} to components",
         Name(imports.join(", ")),
         Preview::One.module(),
         Preview::Zero.module(),
         HOST_MODULE,
         HostFunction::names(),
+        SCRIPT_MODULE,
+        ScriptFunction::names(),
         GUEST_PACKAGE
     )]
     UnknownImports {

@@ -8,10 +8,11 @@ use serde::de::DeserializeOwned;
 
 use super::{BrokenPool, Death};
 use crate::report::{CommandOutput, PartialOutput, TaskReport};
+use proto::limits::STDERR_WORDS_BYTES_MAX;
 use proto::schema::TypeSchema;
 use proto::shortage::Shortage;
 use proto::task::TaskId;
-use proto::text::{Name, Words};
+use proto::text::{Name, Words, truncated};
 use proto::trap::{Frame, TrapCode};
 
 /// The way in which a task failed. The worker that ran it goes on, except where a variant says otherwise.
@@ -19,7 +20,7 @@ use proto::trap::{Frame, TrapCode};
 #[non_exhaustive]
 pub enum TaskError {
     /// A wasm trap.
-    #[error("trap: {}{}", Words(trap_words(*code, message)), Backtrace(backtrace))]
+    #[error("trap: {}{}{}", Words(trap_words(*code, message)), StderrTail(stderr.as_bytes()), Backtrace(backtrace))]
     Trap {
         /// Its kind.
         code: TrapCode,
@@ -27,6 +28,9 @@ pub enum TaskError {
         message: String,
         /// The backtrace, innermost frame first.
         backtrace: Vec<Frame>,
+        /// The end of what the task wrote to stderr, where the runtimes of some languages say what went wrong. Of a
+        /// command it is empty: [`TaskFailure::output`] has all that it wrote.
+        stderr: String,
     },
     /// The guest panicked (a Rust guest with the SDK).
     #[error("panicked at {}: {}{}", Name(location), Words(message), Backtrace(backtrace))]
@@ -262,8 +266,21 @@ struct Backtrace<'a>(&'a [Frame]);
 
 impl fmt::Display for Backtrace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, frame) in self.0.iter().enumerate() {
+        let mut index = 0;
+        for frame in self.0 {
+            match frame.left_out {
+                0 => {}
+                1 => write!(f, "\n    (1 frame of the panic's own is left out)")?,
+                many => write!(f, "\n    ({many} frames of the panic's own are left out)")?,
+            }
+            index += u64::from(frame.left_out);
             write!(f, "\n    {index}: {frame}")?;
+            index += 1;
+            match frame.left_out_behind {
+                0 => {}
+                1 => write!(f, "\n    (1 frame of the library's, which called it, is left out)")?,
+                many => write!(f, "\n    ({many} frames of the library's, which called it, are left out)")?,
+            }
         }
         Ok(())
     }
@@ -282,12 +299,35 @@ struct StderrTail<'a>(&'a [u8]);
 
 impl fmt::Display for StderrTail<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = String::from_utf8_lossy(&self.0[self.0.len().saturating_sub(400)..]);
-        match text.trim() {
+        let text = String::from_utf8_lossy(&self.0[self.0.len().saturating_sub(STDERR_WORDS_BYTES_MAX)..]);
+        let text = text.trim();
+        if let Some(place) = panic_of_go(text) {
+            return write!(f, "; stderr has: {}", Words(truncated(&text[place..], STDERR_SHOWN_BYTES)));
+        }
+        let start = text.len().saturating_sub(STDERR_SHOWN_BYTES);
+        let start = (start..text.len()).find(|start| text.is_char_boundary(*start)).unwrap_or(text.len());
+        match &text[start..] {
             "" => Ok(()),
             text => write!(f, "; stderr ends: {}", Words(text)),
         }
     }
+}
+
+/// Bytes of stderr that an error shows.
+const STDERR_SHOWN_BYTES: usize = 400;
+
+/// Returns where the message of a panic begins that a program in Go has written: what it wrote last is a stack, which may be
+/// long.
+fn panic_of_go(text: &str) -> Option<usize> {
+    let lines = text.split_inclusive('\n').scan(0, |end, line| {
+        let start = *end;
+        *end += line.len();
+        Some((start, line))
+    });
+    let begins = |line: &str| line.starts_with("panic: ") || line.starts_with("fatal error: ");
+    let is_go = text.contains("\ngoroutine ") || text.contains("\nruntime stack:");
+    let (place, _) = lines.filter(|(_, line)| begins(line)).last().filter(|_| is_go)?;
+    Some(place)
 }
 
 /// A task that did not succeed: what happened, and to which task. Cheap to clone.

@@ -66,7 +66,12 @@ fn what_a_module_says_of_itself_cannot_drive_a_terminal() {
 #[test]
 fn what_a_task_or_its_worker_says_cannot_drive_a_terminal() {
     assert_harmless(&[
-        &TaskError::Trap { code: TrapCode::Other, message: text(), backtrace: Vec::new() },
+        &TaskError::Trap {
+            code: TrapCode::Other,
+            message: text(),
+            backtrace: Vec::new(),
+            stderr: String::new(),
+        },
         &TaskError::Panic { message: text(), location: text(), backtrace: Vec::new() },
         &TaskError::Guest { message: text(), chain: vec![text()], data: None },
         &TaskError::InputDecode { message: text() },
@@ -140,7 +145,12 @@ fn task_errors() -> Vec<TaskError> {
     let output = CommandOutput { exit_code: 3, stdout: word("out").into(), stderr: word("err").into() };
     one_of_each! {
         TaskError::Trap { .. } => {
-            TaskError::Trap { code: TrapCode::Unreachable, message: message(), backtrace: frames() }
+            TaskError::Trap {
+                code: TrapCode::Unreachable,
+                message: message(),
+                backtrace: frames(),
+                stderr: word("its last line"),
+            }
         },
         TaskError::Panic { .. } => {
             TaskError::Panic { message: message(), location: word("a.rs:1:2"), backtrace: frames() }
@@ -383,7 +393,7 @@ fn a_failure_tells_all_of_its_error_itself() {
 #[test]
 fn an_unknown_import_is_told_with_the_functions_that_there_are() {
     let message = ModuleError::UnknownImports { imports: vec!["env.a: () -> ()".into()] }.to_string();
-    let provided = "wasmpool (log, panic, shared_len, shared_read) to modules, WASI 0.2 and wasmpool:guest to components";
+    let provided = "wasmpool (log, panic, shared_len, shared_read) and env (abort, trace, seed) to modules, WASI 0.2 and wasmpool:guest to components";
     assert!(message.ends_with(provided), "{message}");
 }
 

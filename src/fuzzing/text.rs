@@ -48,7 +48,10 @@ fn error(choice: u8, text: &str) -> String {
     let death = Death::new(1, DeathCause::ProtocolViolation(text()), Phase::Running, text());
     let backtrace = || vec![Frame::new(Some(text()), 0, Some(1))];
     match choice % 22 {
-        0 => TaskError::Trap { code: TrapCode::Other, message: text(), backtrace: backtrace() }.to_string(),
+        0 => {
+            TaskError::Trap { code: TrapCode::Other, message: text(), backtrace: backtrace(), stderr: text() }
+                .to_string()
+        }
         1 => TaskError::Panic { message: text(), location: text(), backtrace: Vec::new() }.to_string(),
         2 => TaskError::Guest { message: text(), chain: vec![text()], data: None }.to_string(),
         3 => TaskError::InputDecode { message: text() }.to_string(),

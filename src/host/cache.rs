@@ -29,7 +29,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, 
 
 use crate::module::Digest;
 use files::Folder;
-use proto::artifact::{self, DESCRIPTION_BYTES_MAX};
+use proto::artifact::{self, DESCRIPTION_FILE_BYTES_MAX};
 use proto::description::{CodeKind, ModuleDescription};
 use proto::kernel::kernel_text;
 use proto::limits::ARTIFACT_BYTES_MAX;
@@ -247,7 +247,7 @@ fn read_entry(mut file: File, key: &CacheKey) -> io::Result<Compiled> {
     };
     let description_bytes = size(0)?;
     let artifact_bytes = size(8)?;
-    if description_bytes > DESCRIPTION_BYTES_MAX || artifact_bytes > ARTIFACT_BYTES_MAX {
+    if description_bytes > DESCRIPTION_FILE_BYTES_MAX || artifact_bytes > ARTIFACT_BYTES_MAX {
         return Err(damaged("its sizes are out of bounds"));
     }
     let mut hasher = blake3::Hasher::new();

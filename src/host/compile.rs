@@ -22,7 +22,7 @@ use super::spawn::{self, Child};
 use super::usage::{self, Usage};
 use crate::error::{Death, DeathCause, ModuleError, Phase};
 use files::{HostFiles, Waiting};
-use proto::artifact::DESCRIPTION_BYTES_MAX;
+use proto::artifact::{DESCRIPTION_BYTES_MAX, DESCRIPTION_FILE_BYTES_MAX};
 use proto::control::{self, ControlSocket};
 use proto::description::{CodeKind, ModuleOutline, WantedEntry};
 use proto::limits::compile::{CompileLimit, CompileLimits};
@@ -52,7 +52,7 @@ pub(crate) fn compile(
 ) -> Result<Compiled, ModuleError> {
     let [artifact, description] = run(core, wasm, code, limits, CompileWork::Compile { entry })?;
     let artifact_bytes = finish(&artifact, ARTIFACT_BYTES_MAX).map_err(system)?;
-    finish(&description, DESCRIPTION_BYTES_MAX).map_err(system)?;
+    finish(&description, DESCRIPTION_FILE_BYTES_MAX).map_err(system)?;
     Compiled::read(artifact, description, artifact_bytes).ok_or_else(unknown_way)
 }
 

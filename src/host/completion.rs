@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::error::{ErrorData, TaskError};
 use crate::module::TaskOutput;
 use crate::report::{CommandOutput, PartialOutput, TaskReport};
@@ -64,7 +66,10 @@ pub(super) fn read(
     Err(match end {
         RunEnd::Ok => return Ok(TaskOutput::Output(payload)),
         RunEnd::Exited { code } => {
-            let PartialOutput { stdout, stderr } = written;
+            let PartialOutput { stdout, stderr } = match callee {
+                Callee::Command { .. } => written,
+                Callee::Task(_) => PartialOutput { stdout: Bytes::new(), stderr: payload.to_bytes() },
+            };
             let output = CommandOutput { exit_code: code, stdout, stderr };
             // A task that exits has failed, since it has returned nothing.
             if code == 0 && matches!(callee, Callee::Command { .. }) {
@@ -82,7 +87,12 @@ pub(super) fn read(
         RunEnd::InputTooLarge { bytes } => TaskError::InputTooLarge { bytes },
         RunEnd::Trap(trapped) => {
             let Trapped { code, message, backtrace } = *trapped;
-            TaskError::Trap { code, message, backtrace: kept(backtrace) }
+            // Of a command all of it is kept besides.
+            let stderr = match callee {
+                Callee::Command { .. } => String::new(),
+                Callee::Task(_) => text(payload),
+            };
+            TaskError::Trap { code, message, backtrace: kept(backtrace), stderr }
         }
         RunEnd::Panic(panicked) => {
             let Panicked { message, location, backtrace } = *panicked;

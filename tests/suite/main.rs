@@ -25,6 +25,7 @@ mod deterministic;
 mod memory;
 mod stack;
 mod faults;
+mod backtraces;
 mod edges;
 
 // The suites that are about WASI, once more with guests for its preview 0. Each has what it asserts in one place.

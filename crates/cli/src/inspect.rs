@@ -21,7 +21,7 @@ use wasmpool::internal;
 use wasmpool::module::Digest;
 use wasmpool::module::{
     Codec, MemoryDescription, ModuleDescription, ModuleForm, ModuleKind, ModuleOptions, ModuleOutline,
-    TaskDescription, UncallableFunction,
+    SourceLines, TaskDescription, UncallableFunction,
 };
 use wasmpool::{Module, Pool};
 
@@ -145,6 +145,9 @@ fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> f
     for memory in &description.memories {
         row(page, "memory", show_memory(memory))?;
     }
+    if let Some(lines) = show_lines(description.source_lines) {
+        row(page, "source lines", lines)?;
+    }
     if description.has_initializer {
         row(page, "initializer", "yes")?;
     }
@@ -255,6 +258,16 @@ fn show_memory(memory: &MemoryDescription) -> String {
     }
 }
 
+/// Says whether backtraces name lines; nothing of a module without debug information.
+fn show_lines(lines: SourceLines) -> Option<&'static str> {
+    match lines {
+        SourceLines::Known => Some("known, from its debug information"),
+        SourceLines::Damaged => Some("known in part: some of its debug information is damaged"),
+        SourceLines::TooMuch => Some("known in part: its debug information goes beyond the bounds"),
+        _ => None,
+    }
+}
+
 fn to_json(module: &Module, types: &[TypeDefinition]) -> String {
     let ModuleDescription { kind, tasks, imports, exports, memories, .. } = module.description();
     let description = module.description();
@@ -269,6 +282,7 @@ fn to_json(module: &Module, types: &[TypeDefinition]) -> String {
         .field("sha256", module.digest().to_string())
         .field("wasm_bytes", description.wasm_bytes)
         .field("machine_code_bytes", description.machine_code_bytes)
+        .field("source_lines", description.source_lines.name())
         .field("from_cache", module.from_cache())
         .field("uses_wasi", description.uses_wasi)
         .field("has_initializer", description.has_initializer)

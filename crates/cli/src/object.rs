@@ -199,9 +199,10 @@ fn of_module(object: Object, error: &ModuleError) -> Object {
 /// Limits, places and codes: what a program would otherwise have to take out of the message.
 fn details(object: Object, error: &TaskError) -> Object {
     match error {
-        TaskError::Trap { code, backtrace, .. } => {
-            object.field("trap", code.to_string()).field("backtrace", frames(backtrace))
-        }
+        TaskError::Trap { code, backtrace, stderr, .. } => object
+            .field("trap", code.to_string())
+            .field("backtrace", frames(backtrace))
+            .field_if_some("stderr", Some(stderr.as_str()).filter(|stderr| !stderr.is_empty())),
         TaskError::Panic { location, backtrace, .. } => {
             object.field("location", location.as_str()).field("backtrace", frames(backtrace))
         }
@@ -267,6 +268,12 @@ fn frames(backtrace: &[Frame]) -> Value {
                 "function": frame.function,
                 "function_index": frame.function_index,
                 "module_offset": frame.module_offset,
+                "file": frame.location.as_ref().map(|location| &location.file),
+                "line": frame.location.as_ref().map(|location| location.line),
+                "column": frame.location.as_ref().and_then(|location| location.column),
+                "inlined": frame.is_inlined,
+                "left_out": frame.left_out,
+                "left_out_behind": frame.left_out_behind,
             })
         })
         .collect()

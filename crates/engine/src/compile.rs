@@ -9,6 +9,7 @@ mod confine;
 mod describe;
 mod diagnose;
 mod foreign;
+mod lines;
 mod numbers;
 mod outline;
 pub mod safepoints;
@@ -247,12 +248,17 @@ fn compile(
     };
     let described = functions_bytes.and_then(|functions_bytes| {
         let outline = outline.ok_or_else(no_outline)?;
-        let description = describe::describe(&outline, wasm, artifact_bytes, code, choice.memories)?;
-        Ok(Described { artifact_bytes, description, functions_bytes, safepoints })
+        let mut description = describe::describe(&outline, wasm, artifact_bytes, code, choice.memories)?;
+        let (table, source_lines) = lines::of(wasm, limits);
+        description.source_lines = source_lines;
+        let lines_bytes = table.len() as u64;
+        let described = Described { artifact_bytes, description, functions_bytes, safepoints, lines_bytes };
+        let mut file = artifact::encode(&described)
+            .map_err(|error| CompileError::Compiler { message: error.to_string() })?;
+        file.extend(table);
+        Ok(file)
     });
-    Ok(described.and_then(|described| {
-        artifact::encode(&described).map_err(|error| CompileError::Compiler { message: error.to_string() })
-    }))
+    Ok(described)
 }
 
 /// Checks that a worker has room for an instance of a component, and what it imports.

@@ -7,6 +7,7 @@
 mod alarm;
 mod arrivals;
 mod asks;
+mod assembly_script;
 mod budget;
 mod call;
 mod clocks;
@@ -25,6 +26,7 @@ mod numbers;
 mod json_codec;
 pub mod memories;
 mod open;
+mod panic_frames;
 mod poll;
 mod polling_page;
 mod random;

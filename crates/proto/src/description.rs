@@ -328,6 +328,33 @@ impl ModuleForm {
     }
 }
 
+/// Says whether the places in a module's source are known, which backtraces name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
+#[non_exhaustive]
+pub enum SourceLines {
+    /// It has no debug information, or none that names a place of its code.
+    Absent,
+    /// They are known.
+    Known,
+    /// A part of its debug information is damaged: what could be read of it is known.
+    Damaged,
+    /// Its debug information goes beyond the bounds ([`DWARF_BYTES_MAX`](crate::limits::DWARF_BYTES_MAX) and those below
+    /// it): what was read up to them is known.
+    TooMuch,
+}
+
+impl SourceLines {
+    /// Returns its name as the command's JSON has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            SourceLines::Absent => "absent",
+            SourceLines::Known => "known",
+            SourceLines::Damaged => "damaged",
+            SourceLines::TooMuch => "too_much",
+        }
+    }
+}
+
 /// The description of a module, as the compiler process found it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
@@ -364,6 +391,8 @@ pub struct ModuleDescription {
     pub wasm_bytes: u64,
     /// Size of the machine code file.
     pub machine_code_bytes: u64,
+    /// Says whether backtraces name places in its source.
+    pub source_lines: SourceLines,
 }
 
 impl ModuleDescription {
@@ -388,6 +417,7 @@ impl ModuleDescription {
             interrupt: code.interrupt(),
             wasm_bytes: 0,
             machine_code_bytes: 0,
+            source_lines: SourceLines::Absent,
         }
     }
 

@@ -43,6 +43,37 @@ impl fmt::Display for Preview {
     }
 }
 
+/// The module name of what modules import that AssemblyScript's compiler has made.
+pub const SCRIPT_MODULE: &str = "env";
+
+/// A function that modules of AssemblyScript import, whose compiler expects it of every host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScriptFunction {
+    /// Ends the task, and says where and why.
+    Abort,
+    /// Writes a line and up to five numbers.
+    Trace,
+    /// Gives a number to begin random ones with.
+    Seed,
+}
+
+impl ScriptFunction {
+    pub const ALL: [ScriptFunction; 3] = [ScriptFunction::Abort, ScriptFunction::Trace, ScriptFunction::Seed];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            ScriptFunction::Abort => "abort",
+            ScriptFunction::Trace => "trace",
+            ScriptFunction::Seed => "seed",
+        }
+    }
+
+    /// Lists their names for a person.
+    pub fn names() -> String {
+        ScriptFunction::ALL.map(ScriptFunction::name).join(", ")
+    }
+}
+
 /// A function of the host's that a guest may import, besides WASI's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostFunction {

@@ -29,6 +29,7 @@ pub mod probe;
 pub mod guest;
 pub mod artifact;
 pub mod safepoints;
+pub mod lines;
 
 pub mod role;
 pub mod fingerprint;

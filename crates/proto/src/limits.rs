@@ -146,6 +146,54 @@ pub const SCHEMA_NAMES_BYTES_MAX: usize = 64 * 1024;
 /// Frames kept of a wasm backtrace.
 pub const BACKTRACE_FRAMES_MAX: usize = 32;
 
+/// Most bytes of a module's debug information (DWARF) that are read for the places in its source; of more, nothing is. Rust's
+/// modules have some 10 bytes of it for each byte of code.
+pub const DWARF_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Reading it may take so many units of work for each of its bytes: rows of lines, entries and their attributes, ranges.
+/// What compilers write takes less than two.
+pub const DWARF_WORK_PER_BYTE: u64 = 8;
+
+/// Most compilation units of one module that are read.
+pub const DWARF_UNITS_MAX: usize = 32_768;
+
+/// Most bytes of abbreviations that are read: each may take 30 times as many in memory.
+pub const DWARF_ABBREVIATIONS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Most bytes of the head of one line program, which lists its files: each may take 60 times as many in memory.
+pub const DWARF_LINE_HEAD_BYTES_MAX: usize = 1024 * 1024;
+
+/// The deepest nesting of functions in debug information.
+pub const DWARF_DEPTH_MAX: usize = 1024;
+
+/// The debug information is not read by a compiler that may not have this much memory: that goes beyond what it takes at
+/// the bounds.
+pub const DWARF_MEMORY_BYTES_MIN: u64 = 1024 * 1024 * 1024;
+
+/// Most rows of places in the source that are kept of one module, and most ranges of inlined functions.
+pub const LINES_ROWS_MAX: usize = 2_000_000;
+
+/// Most calls of inlined functions that are kept of one module, and most names of such functions.
+pub const LINES_CALLS_MAX: usize = 1_000_000;
+
+/// Most files of source that are kept of one module.
+pub const LINES_FILES_MAX: usize = 65_536;
+
+/// Most bytes of all their paths, and of all names of inlined functions.
+pub const LINES_TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of one path that are kept: its end.
+pub const LINES_PATH_BYTES_MAX: usize = 256;
+
+/// Bytes of one name of an inlined function that are kept.
+pub const LINES_NAME_BYTES_MAX: usize = 1024;
+
+/// Most bytes of a module's table of places, which stands behind its description.
+pub const LINES_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes kept of the end of a task's stderr, for its error if it traps or exits.
+pub const STDERR_WORDS_BYTES_MAX: usize = 16 * 1024;
+
 /// Bytes kept of one function name, panic message or error text of a guest.
 pub const GUEST_TEXT_BYTES_MAX: usize = 64 * 1024;
 

@@ -291,7 +291,7 @@ pub struct Panicked {
 pub enum RunEnd {
     /// The payload is the output.
     Ok,
-    /// The command exited, or a task called `proc_exit`.
+    /// The command exited, or a task called `proc_exit`. The payload of a task is the end of its stderr.
     Exited {
         code: i32,
     },
@@ -307,6 +307,7 @@ pub enum RunEnd {
     InputTooLarge {
         bytes: u64,
     },
+    /// The payload of a task is the end of its stderr.
     Trap(Box<Trapped>),
     Panic(Box<Panicked>),
     /// The host's own interrupt was heeded.

@@ -23,16 +23,19 @@ const DECODED_PER_BYTE: usize = 64;
 /// What serde reserves at most for a sequence that says how long it will be; three of them nest.
 const RESERVED_BYTES: usize = 3 * 1024 * 1024;
 
+/// The hash of the description, and its length.
 const HASH_BYTES: usize = 32;
+const HEAD_BYTES: usize = HASH_BYTES + 8;
 
-/// The input: whether the hash is made right, then the file behind it.
+/// The input: whether hash and length are made right, then the file behind them; no table of places stands behind it.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let is_hashed = input.byte() % 8 != 0;
-    let file =
-        if is_hashed { [blake3::hash(input.0).as_bytes(), input.0].concat() } else { input.0.to_vec() };
+    let head = || [&blake3::hash(input.0).as_bytes()[..], &(input.0.len() as u64).to_le_bytes()].concat();
+    let file = if is_hashed { [&head()[..], input.0].concat() } else { input.0.to_vec() };
     let Some(description) = read(&file) else { return };
-    let body = file.get(HASH_BYTES..).expect("it has a hash");
+    let len = u64::from_le_bytes(file[HASH_BYTES..HEAD_BYTES].try_into().expect("eight bytes"));
+    let body = &file[HEAD_BYTES..][..len as usize];
     assert_eq!(blake3::hash(body).as_bytes()[..], file[..HASH_BYTES], "what is accepted has its hash");
     assert_bounds(&description);
 
@@ -118,7 +121,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for description in [of_tasks(Vec::new()), of_tasks(tasks)] {
         let file = artifact::encode(&Described::new(description, 12)).expect("encodes");
-        seeds.push([&[1], &file[HASH_BYTES..]].concat());
+        seeds.push([&[1], &file[HEAD_BYTES..]].concat());
         seeds.push([&[0], &file[..]].concat());
     }
     seeds

@@ -197,7 +197,7 @@ in_both_modes! {
             );
             let task = raw(&wat(&pool, &text), "task");
             match error(&pool.submit_bytes(&task, "").expect("submits")) {
-                TaskError::Trap { code: seen, backtrace, message } => {
+                TaskError::Trap { code: seen, backtrace, message, .. } => {
                     assert_eq!(seen, code, "{message}");
                     let names = |frame: &Frame| frame.function.clone();
                     let expected = if code == TrapCode::StackOverflow { "again" } else { "culprit" };

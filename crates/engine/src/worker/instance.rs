@@ -401,11 +401,18 @@ impl Runner {
                 None => run_end::of_error(&error, loaded, store.data(), self.stopped(store.data().run)),
             }),
         };
-        if let Callee::Command { .. } = call.callee {
-            // The caller gets what the command wrote until its end, however it ended.
-            let (stdout_bytes, written) = call.output.take();
-            result.stdout_bytes = stdout_bytes;
-            result.payload = CallPayload::Owned(written);
+        match (call.callee, &result.end) {
+            (Callee::Command { .. }, _) => {
+                // The caller gets what the command wrote until its end, however it ended.
+                let (stdout_bytes, written) = call.output.take();
+                result.stdout_bytes = stdout_bytes;
+                result.payload = CallPayload::Owned(written);
+            }
+            // A runtime says there why it stops, and then traps or exits.
+            (Callee::Task(_), RunEnd::Trap(_) | RunEnd::Exited { .. }) => {
+                result.payload = CallPayload::Owned(call.output.last_words());
+            }
+            _ => {}
         }
         result
     }
@@ -449,6 +456,11 @@ impl Outputs {
 
     fn overflow(&self) -> Option<u64> {
         self.0.iter().flatten().find_map(GuestOutput::overflow)
+    }
+
+    /// Returns the end of what a task wrote to stderr.
+    fn last_words(&self) -> Vec<u8> {
+        self.0.as_ref().map(|[_, stderr]| stderr.last_words()).unwrap_or_default()
     }
 
     /// Returns how much was written to stdout, and then stdout and stderr in one piece.

@@ -1,5 +1,5 @@
 //! The imports of a guest: WASI preview 1 and 0, and the byte ABI's `log` and `panic`; its shared inputs are in
-//! `shares`.
+//! `shares`, and what AssemblyScript's modules import is in `assembly_script`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,10 +12,11 @@ use super::asks::AskedStdin;
 use super::budget::Budget;
 use super::clocks::Clock;
 use super::instance::Outputs;
+use super::random::Seeded;
 use super::shares::{self, Mapping};
 use super::task_log::TaskLog;
 use super::wasi::Wasi;
-use super::{exit, links, open, poll};
+use super::{assembly_script, exit, links, open, poll};
 use crate::Provided;
 use proto::description::ModuleForm;
 use proto::imports::{HOST_MODULE, HostFunction, Preview};
@@ -37,6 +38,8 @@ pub(super) struct TaskState {
     pub(super) stdin: Option<AskedStdin>,
     /// Message and location of the guest's panic.
     pub(super) panic: Option<(String, String)>,
+    /// The random numbers of a deterministic task that `env.seed` has begun to draw.
+    pub(super) seeds: Option<Seeded>,
     /// They are in the order of the task's options.
     pub(super) shares: Vec<Arc<Mapping>>,
 }
@@ -52,6 +55,7 @@ impl TaskState {
             self.clock = Clock::none();
         }
         self.panic = None;
+        self.seeds = None;
         self.stdin = None;
         self.shares.clear();
     }
@@ -67,6 +71,7 @@ impl TaskState {
             clock: Clock::none(),
             stdin: None,
             panic: None,
+            seeds: None,
             shares: Vec::new(),
         }
     }
@@ -171,6 +176,7 @@ pub(super) fn linker(engine: &Engine) -> Result<Linker<TaskState>> {
             HostFunction::SharedRead => linker.func_wrap(HOST_MODULE, name, shares::read)?,
         };
     }
+    assembly_script::define(&mut linker)?;
     Ok(linker)
 }
 
@@ -248,6 +254,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use proto::imports::{SCRIPT_MODULE, ScriptFunction};
 
     #[test]
     fn the_linker_has_the_functions_of_the_list_and_no_others() {
@@ -256,7 +263,9 @@ mod tests {
         let mut store = Store::new(&engine, TaskState::for_linking());
         let defined: Vec<_> =
             linker.iter(&mut store).map(|(module, name, _)| format!("{module}.{name}")).collect();
+        let of_script = ScriptFunction::ALL.map(|function| format!("{SCRIPT_MODULE}.{}", function.name()));
         let listed = HostFunction::ALL.map(|function| format!("{HOST_MODULE}.{}", function.name()));
+        let listed = [&listed[..], &of_script].concat();
         assert!(listed.iter().all(|function| defined.contains(function)), "{defined:?}");
         assert_eq!(defined.len(), listed.len(), "{defined:?}");
     }

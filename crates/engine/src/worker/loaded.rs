@@ -16,6 +16,7 @@ use super::component::ComponentProgram;
 use super::linker::{self, Previews, TaskState};
 use super::memories::Memories;
 use super::run_end;
+use super::shares::Mapping;
 use super::watcher::WatcherState;
 use crate::config::{self, EngineKind};
 use proto::artifact::{self, Described};
@@ -23,6 +24,7 @@ use proto::description::{
     CallingConvention, CodeKind, Codec, MemoryKind, ModuleDescription, ModuleForm, PROGRAM, TaskDescription,
     UNNAMED_PROGRAM,
 };
+use proto::lines::Table;
 use proto::message::ModuleId;
 use proto::safepoints::Safepoints;
 use proto::trap::Frame;
@@ -34,6 +36,33 @@ pub(super) struct Loaded {
     /// The machine code of the module's functions lies here; that of a component's functions is not told.
     code: Range<usize>,
     safepoints: Option<Safepoints>,
+    lines: Option<MappedLines>,
+}
+
+/// The table of places in the module's source: the last bytes of the file that describes it, read when a task has failed.
+struct MappedLines {
+    file: Mapping,
+    bytes: usize,
+}
+
+impl MappedLines {
+    /// Maps the file, if there is a table in it. One that cannot be mapped costs lines only.
+    fn new(file: &File, described: &Described) -> Option<MappedLines> {
+        let bytes = usize::try_from(described.lines_bytes).ok().filter(|bytes| *bytes > 0)?;
+        let len = file.metadata().ok()?.len();
+        match Mapping::new(file, len) {
+            Ok(file) => Some(MappedLines { file, bytes }),
+            Err(error) => {
+                tracing::warn!(error, "a module's places in its source are not known");
+                None
+            }
+        }
+    }
+
+    fn table(&self) -> Option<Table<'_>> {
+        let file = self.file.bytes();
+        Table::new(file.get(file.len().checked_sub(self.bytes)?..)?)
+    }
 }
 
 /// What is instantiated and called, by the form of the module.
@@ -92,6 +121,11 @@ impl Loaded {
     /// Returns the place in the module as its author wrote it.
     pub(super) fn original(&self, offset: u64) -> u64 {
         self.safepoints.as_ref().map_or(offset, |safepoints| safepoints.insertions.original(offset))
+    }
+
+    /// Returns the table of places in the module's source, if it has one.
+    pub(super) fn lines(&self) -> Option<Table<'_>> {
+        self.lines.as_ref()?.table()
     }
 
     /// Returns the frames of a stack: the first address is that of an instruction, and the others are those behind
@@ -205,7 +239,9 @@ impl Modules {
     }
 
     fn load(&self, files: ModuleFiles) -> Result<Loaded, String> {
-        let described = artifact::read(&File::from(files.description)).ok_or("its description is damaged")?;
+        let description = File::from(files.description);
+        let described = artifact::read(&description).ok_or("its description is damaged")?;
+        let lines = MappedLines::new(&description, &described);
         let ModuleDescription { form, memory_kind, .. } = described.description;
         let kind = EngineKind::of(files.code, form, memory_kind);
         let engine = self.engines.get(&kind).ok_or("there is no engine for it")?;
@@ -214,7 +250,7 @@ impl Modules {
             ModuleForm::Component => prepare_component(engine, &artifact, described),
             _ => prepare(engine, artifact, described),
         };
-        prepared.map_err(|error| format!("{error:#}"))
+        prepared.map(|loaded| Loaded { lines, ..loaded }).map_err(|error| format!("{error:#}"))
     }
 }
 
@@ -235,7 +271,7 @@ fn prepare_component(engine: &Engine, artifact: &File, described: Described) -> 
     // SAFETY: as for a module.
     let component = unsafe { Component::deserialize(engine, &bytes) }?;
     let program = Program::Component(ComponentProgram::new(engine, &component, &description)?);
-    Ok(Loaded { program, description, code: 0..0, safepoints })
+    Ok(Loaded { program, description, code: 0..0, safepoints, lines: None })
 }
 
 fn prepare(engine: &Engine, artifact: File, described: Described) -> wasmtime::Result<Loaded> {
@@ -273,5 +309,5 @@ fn prepare(engine: &Engine, artifact: File, described: Described) -> wasmtime::R
         instance,
     };
     let code = text.start.addr()..text.start.addr() + functions;
-    Ok(Loaded { program: Program::Core(Box::new(program)), description, code, safepoints })
+    Ok(Loaded { program: Program::Core(Box::new(program)), description, code, safepoints, lines: None })
 }

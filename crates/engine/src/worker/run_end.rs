@@ -7,11 +7,13 @@ use wasmtime_wasi::I32Exit;
 use super::linker::TaskState;
 use super::loaded::Loaded;
 use super::memories::NO_ROOM;
+use super::panic_frames;
 use proto::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX};
+use proto::lines::{Place, Within};
 use proto::message::{Panicked, RunEnd, Trapped};
 use proto::refused;
 use proto::text::truncated;
-use proto::trap::{Frame, TrapCode};
+use proto::trap::{Frame, SourceLocation, TrapCode};
 
 /// Bytes of one function's name in a backtrace.
 const NAME_BYTES_MAX: usize = 1024;
@@ -35,7 +37,11 @@ pub(super) fn of_error(error: &Error, loaded: &Loaded, state: &TaskState, stoppe
         return RunEnd::Exited { code: exit.0 };
     }
     let trap = error.downcast_ref::<Trap>().copied();
-    let backtrace = backtrace(error, loaded);
+    let mut backtrace = backtrace(error, loaded);
+    if state.panic.is_some() || trap == Some(Trap::UnreachableCodeReached) {
+        backtrace = panic_frames::left_out(backtrace);
+    }
+    backtrace.truncate(BACKTRACE_FRAMES_MAX);
     match trap {
         Some(Trap::Interrupt) if stopped.is_interrupted => return RunEnd::Interrupted,
         Some(Trap::MemoryOutOfBounds) if stopped.at_safepoint => return RunEnd::Interrupted,
@@ -119,17 +125,37 @@ pub(super) fn shown(frames: &[Frame]) -> String {
     format!("it is at {}", frames.join(", called by "))
 }
 
-/// The frames, with places in the module as its author wrote it.
+/// The frames, of which the engine tells a few, with places in the module as its author wrote it, and in its source where they are known. Functions that were
+/// inlined have frames of their own.
 fn frames(backtrace: &WasmBacktrace, loaded: &Loaded) -> Vec<Frame> {
-    backtrace
-        .frames()
-        .iter()
-        .take(BACKTRACE_FRAMES_MAX)
-        .map(|frame| {
-            let offset = frame.module_offset().map(|offset| loaded.original(offset as u64));
-            self::frame(frame.func_name(), frame.func_index(), offset)
-        })
-        .collect()
+    let lines = loaded.lines();
+    let mut frames = Vec::new();
+    for own in backtrace.frames() {
+        let offset = own.module_offset().map(|offset| loaded.original(offset as u64));
+        let frame = frame(own.func_name(), own.func_index(), offset);
+        let within = lines.zip(offset).map(|(lines, offset)| lines.at(offset));
+        match within {
+            Some(within) => frames.extend(within.into_iter().map(|within| placed(&frame, within))),
+            None => frames.push(frame),
+        }
+    }
+    frames
+}
+
+/// Returns the frame of a function whose code is in that of this frame's.
+fn placed(own: &Frame, within: Within<'_>) -> Frame {
+    let mut frame = match within.inlined {
+        None => own.clone(),
+        Some(name) => {
+            let name = Some(name).filter(|name| !name.is_empty());
+            let mut inlined = self::frame(name, own.function_index, own.module_offset);
+            inlined.is_inlined = true;
+            inlined
+        }
+    };
+    let place = within.place;
+    frame.location = place.map(|Place { file, line, column }| SourceLocation::new(file.into(), line, column));
+    frame
 }
 
 pub(super) fn frame(name: Option<&str>, index: u32, offset: Option<u64>) -> Frame {

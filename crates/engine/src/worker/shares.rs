@@ -1,6 +1,6 @@
 //! Shared inputs: mapped for reading by the watcher as they arrive, read by tasks.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -25,9 +25,9 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// The file can be closed then.
-    fn new(file: &OwnedFd, bytes: u64) -> std::result::Result<Mapping, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("a shared input cannot be mapped: {error}");
+    /// The file is sealed, and can be closed then.
+    pub(super) fn new(file: &impl AsFd, bytes: u64) -> std::result::Result<Mapping, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("cannot be mapped: {error}");
         let len = usize::try_from(bytes).map_err(|error| failed(&error))?;
         if len == 0 {
             return Ok(Mapping { base: None, len });
@@ -71,6 +71,7 @@ impl Mappings {
         }
         for ((share, bytes), file) in shares.iter().zip(files) {
             let mapping = Mapping::new(file, *bytes).map(Arc::new);
+            let mapping = mapping.map_err(|error| format!("a shared input {error}"));
             // The mapping is logged before any task can find it, and so before its tasks end.
             match &mapping {
                 Ok(_) => tracing::debug!(share = share.0, bytes, "a shared input is mapped"),

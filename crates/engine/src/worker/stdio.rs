@@ -8,7 +8,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::task_log::TaskLog;
-use proto::limits::LOG_RECORD_BYTES_MAX;
+use proto::limits::{LOG_RECORD_BYTES_MAX, STDERR_WORDS_BYTES_MAX};
 use proto::message::LogSource;
 use proto::sync::Lock;
 
@@ -20,8 +20,18 @@ const WRITE_BYTES: usize = 64 * 1024;
 pub(super) struct GuestOutput(Arc<Mutex<Sink>>);
 
 enum Sink {
-    Capture { bytes: Vec<u8>, bytes_max: usize, overflow: u64 },
-    Lines { task_log: TaskLog, source: LogSource, line: Vec<u8> },
+    Capture {
+        bytes: Vec<u8>,
+        bytes_max: usize,
+        overflow: u64,
+    },
+    /// `last` is the end of what was written to stderr.
+    Lines {
+        task_log: TaskLog,
+        source: LogSource,
+        line: Vec<u8>,
+        last: Vec<u8>,
+    },
 }
 
 impl GuestOutput {
@@ -31,7 +41,12 @@ impl GuestOutput {
     }
 
     pub(super) fn lines(task_log: TaskLog, source: LogSource) -> Self {
-        GuestOutput(Arc::new(Mutex::new(Sink::Lines { task_log, source, line: Vec::new() })))
+        GuestOutput(Arc::new(Mutex::new(Sink::Lines {
+            task_log,
+            source,
+            line: Vec::new(),
+            last: Vec::new(),
+        })))
     }
 
     /// Takes what was captured.
@@ -39,6 +54,14 @@ impl GuestOutput {
         match &mut *self.0.hold() {
             Sink::Capture { bytes, .. } => std::mem::take(bytes),
             Sink::Lines { .. } => Vec::new(),
+        }
+    }
+
+    /// Returns the end of what a task wrote to stderr.
+    pub(super) fn last_words(&self) -> Vec<u8> {
+        match &*self.0.hold() {
+            Sink::Lines { last, .. } => last[last.len().saturating_sub(STDERR_WORDS_BYTES_MAX)..].to_vec(),
+            Sink::Capture { .. } => Vec::new(),
         }
     }
 
@@ -52,7 +75,7 @@ impl GuestOutput {
 
     /// Sends an unfinished last line.
     pub(super) fn flush_line(&self) {
-        if let Sink::Lines { task_log, source, line } = &mut *self.0.hold()
+        if let Sink::Lines { task_log, source, line, .. } = &mut *self.0.hold()
             && !line.is_empty()
         {
             // The task log notes it if this is over the limit; the task has ended already.
@@ -67,6 +90,14 @@ fn send_line(task_log: &TaskLog, source: LogSource, line: &[u8]) -> StreamResult
     sent.map_err(|over| StreamError::Trap(wasmtime::Error::new(over)))
 }
 
+/// Appends to what was written; of that a little more than the end is kept, so that not every write moves it.
+fn keep_end(last: &mut Vec<u8>, written: &[u8]) {
+    last.extend_from_slice(&written[written.len().saturating_sub(STDERR_WORDS_BYTES_MAX)..]);
+    if last.len() > 2 * STDERR_WORDS_BYTES_MAX {
+        last.drain(..last.len() - STDERR_WORDS_BYTES_MAX);
+    }
+}
+
 impl Sink {
     fn write(&mut self, written: &[u8]) -> StreamResult<()> {
         match self {
@@ -78,7 +109,10 @@ impl Sink {
                     return Err(StreamError::Trap(wasmtime::format_err!("the output is over its limit")));
                 }
             }
-            Sink::Lines { task_log, source, line } => {
+            Sink::Lines { task_log, source, line, last } => {
+                if *source == LogSource::Stderr {
+                    keep_end(last, written);
+                }
                 let mut rest = written;
                 while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
                     line.extend_from_slice(&rest[..end]);

@@ -1,7 +1,7 @@
 //! Descriptions of modules for tests and fuzz targets, which compile no module for them.
 
 use crate::description::{
-    CallingConvention, Codec, Interrupt, MemoryKind, ModuleDescription, ModuleForm, ModuleKind,
+    CallingConvention, Codec, Interrupt, MemoryKind, ModuleDescription, ModuleForm, ModuleKind, SourceLines,
     TaskDescription,
 };
 use crate::schema::TypeSchema;
@@ -26,6 +26,7 @@ pub fn of_tasks(tasks: Vec<TaskDescription>) -> ModuleDescription {
         interrupt: Interrupt::Check,
         wasm_bytes: 4,
         machine_code_bytes: 12,
+        source_lines: SourceLines::Known,
     }
 }
 
