@@ -32,12 +32,12 @@ pub enum TaskError {
         /// command it is empty: [`TaskFailure::output`] has all that it wrote.
         stderr: String,
     },
-    /// The guest panicked (a Rust guest with the SDK).
-    #[error("panicked at {}: {}{}", Name(location), Words(message), Backtrace(backtrace))]
+    /// The guest panicked, and said so by an SDK.
+    #[error("panicked{}: {}{}", At(location), Words(message), Backtrace(backtrace))]
     Panic {
         /// The panic's message.
         message: String,
-        /// `file:line:column` in the guest's source.
+        /// `file:line:column` in the guest's source, as far as its language knows them; else empty.
         location: String,
         /// The backtrace, innermost frame first.
         backtrace: Vec<Frame>,
@@ -255,6 +255,15 @@ impl ErrorData {
     pub fn get<E: DeserializeOwned + postcard_schema::Schema>(&self) -> Option<E> {
         let is_its_type = self.schema.is_compatible(&TypeSchema::of::<E>());
         is_its_type.then(|| postcard::from_bytes(&self.bytes).ok()).flatten()
+    }
+}
+
+/// Shows where a panic was, if the guest said that.
+struct At<'a>(&'a str);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, " at {}", Name(self.0)) }
     }
 }
 

@@ -111,9 +111,13 @@ mod tests {
 
     #[test]
     fn every_source_of_an_sdk_is_written() {
-        for (folder, sources) in [("rust-sdk/sdk", &SDK_SOURCES[..]), ("rust-sdk/macros", &MACROS_SOURCES)] {
-            let written: BTreeSet<_> =
-                sources.iter().map(|(path, _)| path.rsplit('/').next().unwrap_or_default().into()).collect();
+        for (folder, sources) in
+            [("rust-sdk/sdk", &SDK_SOURCES[..]), ("rust-sdk/macros", &MACROS_SOURCES[..])]
+        {
+            let written: BTreeSet<String> = sources
+                .iter()
+                .map(|(path, _)| path.rsplit('/').next().unwrap_or_default().to_string())
+                .collect();
             assert_eq!(written, names(folder));
         }
         let langs = [
@@ -126,7 +130,7 @@ mod tests {
         ];
         for (lang, folder) in langs {
             let (sources, shared, ignored) = other(lang);
-            let written: BTreeSet<_> = sources
+            let written: BTreeSet<String> = sources
                 .iter()
                 .filter(|(path, _)| !path.contains('/'))
                 .map(|(path, _)| path.to_string())

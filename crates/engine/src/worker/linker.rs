@@ -224,8 +224,14 @@ fn panic(
 ) -> Result<()> {
     let message = text(&mut caller, (message, message_len), GUEST_TEXT_BYTES_MAX)?;
     let file = text(&mut caller, (file, file_len), LOG_RECORD_BYTES_MAX)?;
+    // Not every language knows where it panics, nor in which column.
+    let location = match (file.as_str(), column) {
+        ("", _) => String::new(),
+        (_, 0) => format!("{file}:{line}"),
+        _ => format!("{file}:{line}:{column}"),
+    };
     // The first panic is the cause; a second one happens while the first is reported.
-    caller.data_mut().panic.get_or_insert((message, format!("{file}:{line}:{column}")));
+    caller.data_mut().panic.get_or_insert((message, location));
     Ok(())
 }
 
