@@ -8,13 +8,14 @@
 //! and for later attempts. So a task is of one version, whatever happens meanwhile.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwap;
 
 use super::call::Entrance;
 use super::{About, Loaded, ModuleKind, ModuleOptions, TaskDescription};
 use crate::error::ModuleError;
+use crate::fork::Birth;
 use proto::description::find_task;
 use proto::message::{Callee, TaskIndex};
 use proto::sync::Lock;
@@ -90,43 +91,50 @@ impl fmt::Debug for Target {
 pub(crate) struct Versions {
     /// Every version is loaded in this way.
     pub(crate) options: ModuleOptions,
-    state: Mutex<State>,
+    /// A process that was forked from this one takes no lock, which a thread that it does not have may hold.
+    birth: Birth,
+    /// It changes only under the lock of the targets.
+    current: ArcSwap<Loaded>,
+    targets: Mutex<Targets>,
 }
 
-struct State {
-    current: Arc<Loaded>,
+struct Targets {
     /// The targets of the handles, and of some that have ended since the last sweep.
-    targets: Vec<Weak<Target>>,
+    all: Vec<Weak<Target>>,
     /// A sweep is due at this many.
     sweep_at: usize,
 }
 
 impl Versions {
     pub(crate) fn new(current: Arc<Loaded>, options: ModuleOptions) -> Versions {
-        let state = State { current, targets: Vec::new(), sweep_at: TARGETS_UNSWEPT_MAX };
-        Versions { options, state: Mutex::new(state) }
+        let targets = Targets { all: Vec::new(), sweep_at: TARGETS_UNSWEPT_MAX };
+        let (current, targets) = (ArcSwap::new(current), Mutex::new(targets));
+        Versions { options, birth: Birth::here(), current, targets }
     }
 
     /// Returns the version in force.
     pub(crate) fn current(&self) -> Arc<Loaded> {
-        self.lock().current.clone()
+        self.current.load_full()
     }
 
     /// Makes a target in the version in force, which `find` is shown; it returns the task's name and place, or `None` for the
     /// program. No replacement comes between.
-    pub(super) fn target<'a>(
+    pub(super) fn target(
         &self,
-        find: impl FnOnce(&About) -> Result<Option<(TaskIndex, String)>, ModuleError> + 'a,
+        find: impl FnOnce(&About) -> Result<Option<(TaskIndex, String)>, ModuleError>,
     ) -> Result<Arc<Target>, ModuleError> {
-        let mut state = self.lock();
-        let module = state.current.clone();
+        let targets = self.birth.is_here().then(|| self.targets.hold());
+        let module = self.current();
         let found = find(&module.about)?;
         let is_program = found.is_none();
         let (index, name) = found.unwrap_or_else(|| (TaskIndex(0), module.about.program().to_string()));
         let name: Arc<str> = name.into();
         let aim = ArcSwap::from_pointee(Aim { module, name: name.clone(), index });
         let target = Arc::new(Target { name, is_program, aim });
-        state.note(&target);
+        // In a forked process nothing is replaced.
+        if let Some(mut targets) = targets {
+            targets.note(&target);
+        }
         Ok(target)
     }
 
@@ -134,35 +142,31 @@ impl Versions {
     pub(crate) fn replace(&self, next: &Arc<Loaded>) -> Result<(), ModuleError> {
         // The lock is given up before the old version ends with what is dropped here: that may take its time.
         let _before;
-        let mut state = self.lock();
-        let targets: Vec<_> = state.targets.iter().filter_map(Weak::upgrade).collect();
+        let locked = self.targets.hold();
+        let targets: Vec<_> = locked.all.iter().filter_map(Weak::upgrade).collect();
         let aims = targets.iter().map(|target| target.aim_in(next)).collect::<Result<Vec<_>, _>>();
         let aims = aims.map_err(|why| ModuleError::Replacement {
-            module: state.current.about.shown.to_string(),
+            module: self.current().about.shown.to_string(),
             why: why.into(),
         })?;
         for (target, aim) in targets.iter().zip(aims) {
             target.aim.store(Arc::new(aim));
         }
-        _before = std::mem::replace(&mut state.current, next.clone());
-        drop(state);
+        _before = self.current.swap(next.clone());
+        drop(locked);
         Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.hold()
     }
 }
 
-impl State {
+impl Targets {
     /// Adds a target. A sweep removes those that have ended once they may be half of all, so that each call pays little for
     /// it.
     fn note(&mut self, target: &Arc<Target>) {
-        if self.targets.len() >= self.sweep_at {
-            self.targets.retain(|target| target.strong_count() > 0);
-            self.sweep_at = 2 * self.targets.len() + TARGETS_UNSWEPT_MAX;
+        if self.all.len() >= self.sweep_at {
+            self.all.retain(|target| target.strong_count() > 0);
+            self.sweep_at = 2 * self.all.len() + TARGETS_UNSWEPT_MAX;
         }
-        self.targets.push(Arc::downgrade(target));
+        self.all.push(Arc::downgrade(target));
     }
 }
 

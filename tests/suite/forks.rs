@@ -140,6 +140,10 @@ impl Held {
         }
         assert_eq!(pool.map(count, [1, 2, 3]).unordered().filter(|(_, item)| item.is_err()).count(), 3);
         assert!(matches!(pool.load(b"\0asm\x01\0\0\0"), Err(ModuleError::OtherProcess)));
+        assert!(matches!(
+            pool.replace_module(&self.module, b"\0asm\x01\0\0\0"),
+            Err(ModuleError::OtherProcess)
+        ));
         assert!(matches!(pool.load_file(support::prebuilt("primes")), Err(ModuleError::OtherProcess)));
         assert!(matches!(pool.share(vec![1]), Err(ShareError::OtherProcess)));
     }
@@ -226,6 +230,18 @@ fn unpolled(future: &TaskFuture<Bytes>) -> TaskFuture<Bytes> {
     unsafe { std::ptr::read(future) }
 }
 
+/// Makes two versions of a module.
+fn versions() -> [Vec<u8>; 2] {
+    let larger = support::ECHO_WAT.replace("\"memory\") 4", "\"memory\") 5");
+    [support::ECHO_WAT, &larger].map(|text| wat::parse_str(text).expect("valid text"))
+}
+
+/// Replaces the module and makes a handle of it: both take the lock of its handles.
+fn replace(pool: &Pool, module: &Module, wasm: &[u8]) -> usize {
+    pool.replace_module(module, wasm).expect("fits");
+    usize::from(module.raw_task("echo").is_ok())
+}
+
 /// The fork may come while any lock is held and any work is halfway.
 #[test]
 fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
@@ -234,12 +250,15 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
         return;
     }
     let pool = builder(2).build().expect("builds");
-    let echo = raw(&wat(&pool, support::ECHO_WAT), "echo");
+    let wasm = versions();
+    let module = pool.load(&wasm[0]).expect("loads");
+    let echo = raw(&module, "echo");
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let hammers: Vec<_> = (0..3)
+        let hammers: Vec<_> = (0..4)
             .map(|number| {
                 let pool = &pool;
+                let (module, wasm) = (&module, &wasm);
                 let echo = &echo;
                 let over = &over;
                 scope.spawn(move || {
@@ -252,6 +271,7 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
                                     .filter(|future| future.result().is_ok())
                                     .count()
                             }
+                            2 => replace(pool, module, &wasm[tasks % 2]),
                             _ => {
                                 let mut events = pool.events_buffered(10);
                                 let _ = (events.try_next(), pool.stats());
@@ -276,6 +296,7 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
             fork(|| {
                 assert!(ordered.next().is_some_and(|result| result.is_err()), "fork {number}");
                 assert!(pool.submit_bytes(&echo, "x").is_err(), "fork {number}");
+                assert!(module.raw_task("echo").is_ok() && module.current().raw_task("echo").is_ok());
                 assert!(future.result().is_err() && future.is_done() && events.next().is_none());
                 pool.shutdown(ShutdownMode::Finish);
                 if number % 30 == 0 {
