@@ -230,6 +230,18 @@ fn unpolled(future: &TaskFuture<Bytes>) -> TaskFuture<Bytes> {
     unsafe { std::ptr::read(future) }
 }
 
+/// Makes two versions of a module.
+fn versions() -> [Vec<u8>; 2] {
+    let larger = support::ECHO_WAT.replace("\"memory\") 4", "\"memory\") 5");
+    [support::ECHO_WAT, &larger].map(|text| wat::parse_str(text).expect("valid text"))
+}
+
+/// Replaces the module and makes a handle of it: both take the lock of its handles.
+fn replace(pool: &Pool, module: &Module, wasm: &[u8]) -> usize {
+    pool.replace_module(module, wasm).expect("fits");
+    usize::from(module.raw_task("echo").is_ok())
+}
+
 /// The fork may come while any lock is held and any work is halfway.
 #[test]
 fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
@@ -238,8 +250,7 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
         return;
     }
     let pool = builder(2).build().expect("builds");
-    let wasm = [support::ECHO_WAT, &support::ECHO_WAT.replace("\"memory\") 4", "\"memory\") 5")]
-        .map(|text| wat::parse_str(text).expect("valid text"));
+    let wasm = versions();
     let module = pool.load(&wasm[0]).expect("loads");
     let echo = raw(&module, "echo");
     let over = AtomicBool::new(false);
@@ -260,11 +271,7 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
                                     .filter(|future| future.result().is_ok())
                                     .count()
                             }
-                            2 => {
-                                let wasm = &wasm[tasks % 2];
-                                pool.replace_module(module, wasm).expect("fits");
-                                usize::from(module.raw_task("echo").is_ok())
-                            }
+                            2 => replace(pool, module, &wasm[tasks % 2]),
                             _ => {
                                 let mut events = pool.events_buffered(10);
                                 let _ = (events.try_next(), pool.stats());
