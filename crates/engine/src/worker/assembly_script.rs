@@ -120,7 +120,7 @@ mod tests {
     fn a_text_is_read_inside_of_the_memory_only() {
         assert_eq!(read(&memory(8, 6, "aä漢"), 8, 100).as_deref(), Some("aä漢"));
         assert_eq!(read(&memory(8, 56, ""), 8, 100).map(|text| text.len()), Some(28));
-        for (pointer, len) in [(8, 57), (8, u32::MAX), (60, 5), (62, 2)] {
+        for (pointer, len) in [(8, 57), (8, u32::MAX), (60, 5), (62, 3)] {
             assert_eq!(read(&memory(pointer as usize, len, ""), pointer, 100), None, "{pointer} {len}");
         }
         for pointer in [0, 1, 3, 64, 68, u32::MAX] {
