@@ -121,6 +121,16 @@ fn list() -> Vec<Fault> {
             |error| matches!(error, TaskError::Guest { message, .. } if message == "no such invoice"),
         )
         .input("no such invoice"),
+        fault(
+            "own_error_as_data",
+            |error| matches!(error, TaskError::Guest { message, data: Some(_), .. } if message == "no such invoice: 300"),
+        )
+        .input(300_u32),
+        fault(
+            "own_error_with_causes",
+            |error| matches!(error, TaskError::Guest { chain, data: None, .. } if chain.len() == 1),
+        )
+        .input("seven"),
         // No text is as long as its length says.
         Fault {
             input: vec![0xff; 12],
