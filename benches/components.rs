@@ -128,7 +128,10 @@ fn large(path: &Path) -> anyhow::Result<()> {
     let task = task.context("it has no function that takes nothing or a text")?;
     let input = if task.params.is_empty() { Vec::new() } else { postcard::to_stdvec("one two")? };
     let task = module.raw_task(&task.name)?;
-    let mut call = || Ok(drop(pool.submit(&task, &input)?.result()?));
+    let mut call = || {
+        pool.submit(&task, &input)?.result()?;
+        Ok(())
+    };
     let [of_default, of_pooled, ours] = interleaved(
         LARGE_CALLS,
         [&mut || instantiate(&default, &of_default), &mut || instantiate(&pooled, &of_pooled), &mut call],

@@ -58,6 +58,8 @@ struct Dev<'a> {
     /// The last build has changed these files of the sources. If the next one changes them as well, they are what it makes, and
     /// no reason for another.
     made: HashSet<PathBuf>,
+    /// The last run has come to no result of its own: the next one is due even if the module is the same.
+    is_owed: bool,
 }
 
 /// A run that succeeded.
@@ -107,6 +109,7 @@ pub(super) fn dev(args: &DevArgs, settings: &Settings, console: &Console) -> Res
         last: None,
         pending: Vec::new(),
         made: HashSet::new(),
+        is_owed: false,
     };
     let done = dev.follow();
     let pool = dev.pool.clone();
@@ -231,7 +234,12 @@ impl Dev<'_> {
         let is_last = |failure: &Failure| {
             failure.is_end_of_pool() || matches!(failure, Failure::Internal(_) | Failure::Output(_))
         };
-        self.reload().and_then(|is_new| if is_new { self.run() } else { Ok(Step::Done) }).or_else(|failure| {
+        let reloaded = self.reload();
+        let ran = reloaded.and_then(|is_new| match is_new || self.is_owed {
+            true => self.run(),
+            false => Ok(Step::Done),
+        });
+        ran.or_else(|failure| {
             if interrupt::exit().is_some() {
                 return Ok(Step::Stopped);
             }
@@ -239,6 +247,7 @@ impl Dev<'_> {
                 return Err(failure);
             }
             self.console.error(&failure.to_string());
+            self.is_owed = true;
             Ok(Step::Failed)
         })
     }
@@ -285,8 +294,10 @@ impl Dev<'_> {
         let result = future.wait();
         if !self.pending.is_empty() && matches!(&result, Err(failure) if is_aborted(failure)) {
             self.say("the run was stopped, since something has changed".into());
+            self.is_owed = true;
             return Ok(Step::Failed);
         }
+        self.is_owed = false;
         self.show(&future, result)?;
         Ok(Step::Done)
     }

@@ -18,6 +18,9 @@ use proto::limits::TASK_TYPES_BYTES_MAX;
 use proto::text::Name;
 use wasmpool::module::ModuleOutline;
 
+/// This path stands for stdout.
+const STDOUT: &str = "-";
+
 /// A longer module could not be loaded either.
 const MODULE_BYTES_MAX: usize = 1 << 30;
 
@@ -31,7 +34,7 @@ pub(super) fn embed(args: &EmbedArgs, settings: &Settings) -> Result<Exit, Failu
     let wasm = input::read_part(&settings.files, module, "modules", MODULE_BYTES_MAX)?;
     let embedded = wit::embed(&wasm, &text).map_err(|error| match error {
         wit::EmbedError::Types(error) => Failure::Input(format!("{}: {error}", types.display())),
-        error => Failure::Input(format!("{}: {error}", module.display())),
+        error => Failure::Uncallable(format!("{}: {error}", module.display())),
     })?;
     // Only the compiler's process can tell whether each function is exported as a task.
     let pool = settings.pool(Some(1))?;
@@ -40,9 +43,16 @@ pub(super) fn embed(args: &EmbedArgs, settings: &Settings) -> Result<Exit, Failu
         .map_err(|error| Failure::Load { file: module.clone(), error: error.into() })?;
     check(module, &outline)?;
     let to = output.as_deref().unwrap_or(module);
-    write(settings, to, &embedded).map_err(|error| {
+    let written = match output {
+        Some(path) => write_output(settings, path, &embedded),
+        None => replace(settings, module, &embedded),
+    };
+    written.map_err(|error| {
         Failure::Usage(format!("cannot write {}: {}", to.display(), std::io::Error::from(error)))
     })?;
+    if to.as_os_str() == STDOUT {
+        return Ok(Exit::Success);
+    }
     if *json {
         let tasks: Value = outline.tasks.iter().map(task_to_json).collect();
         let object = Object::new().field("ok", true).field("file", to.display().to_string());
@@ -63,20 +73,27 @@ pub(super) fn embed(args: &EmbedArgs, settings: &Settings) -> Result<Exit, Failu
 /// Says what keeps the functions from being tasks.
 fn check(module: &Path, outline: &ModuleOutline) -> Result<(), Failure> {
     if let Some(defect) = &outline.defect {
-        return Err(Failure::Input(format!("{}: {}", module.display(), Name(defect))));
+        return Err(Failure::Uncallable(format!("{}: {}", module.display(), Name(defect))));
     }
     if outline.tasks.iter().any(|task| task.codec == wasmpool::module::Codec::Json) {
         return Ok(());
     }
-    Err(Failure::Input(format!(
+    Err(Failure::Uncallable(format!(
         "{}: it does not keep to the byte ABI: it must export memory, wasmpool_abi_v1: () -> (), wasmpool_alloc: (i32) -> \
          (i32), and each task as (i32, i32) -> (i64); see guest-tasks/README.md",
         module.display()
     )))
 }
 
-/// Writes the whole file, or leaves what is there.
-fn write(settings: &Settings, path: &Path, module: &[u8]) -> Result<(), OpenError> {
+/// Writes a file beside the module; `-` stands for stdout.
+fn write_output(settings: &Settings, path: &Path, module: &[u8]) -> Result<(), OpenError> {
+    let path = if path.as_os_str() == STDOUT { Path::new("/dev/stdout") } else { path };
+    let mut file = settings.files.replace(path, "the typed module")?.file;
+    Ok(file.write_all(module).and_then(|()| file.flush())?)
+}
+
+/// Replaces the module itself, as a whole or not at all.
+fn replace(settings: &Settings, path: &Path, module: &[u8]) -> Result<(), OpenError> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -39,6 +39,15 @@ impl EncodeError {
     }
 }
 
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EncodeError::Json(error) => write!(f, "it is not JSON: {error}"),
+            EncodeError::Mismatch(mismatch) => mismatch.fmt(f),
+        }
+    }
+}
+
 /// A place at which a value does not fit its type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {

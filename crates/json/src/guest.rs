@@ -26,8 +26,7 @@ impl fmt::Display for OutputError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             OutputError::TooLong(bytes) => write!(f, "it has {bytes} bytes or more"),
-            OutputError::Encode(EncodeError::Mismatch(mismatch)) => mismatch.fmt(f),
-            OutputError::Encode(EncodeError::Json(error)) => write!(f, "it is not JSON: {error}"),
+            OutputError::Encode(error) => error.fmt(f),
         }
     }
 }
@@ -103,6 +102,14 @@ impl fmt::Write for Slice<'_> {
         self.at += text.len();
         Ok(())
     }
+}
+
+/// Returns the postcard of a task's own error, which is JSON even if it is bytes.
+///
+/// # Errors
+/// [`EncodeError`]
+pub fn own_error(schema: &TypeSchema, written: &[u8], bytes_max: usize) -> Result<Vec<u8>, EncodeError> {
+    encode_value(schema, written, bytes_max)
 }
 
 /// Returns the postcard of what a guest wrote.

@@ -16,6 +16,8 @@ pub(super) struct Document {
     pub(super) whole: String,
     /// The bytes that stand before the author's text, on its first line.
     added: usize,
+    /// The author's text ends here.
+    end: usize,
 }
 
 impl Document {
@@ -33,13 +35,20 @@ impl Document {
             Some(word) if FILE_WORDS.contains(&word) => (PACKAGE.to_string(), ""),
             _ => (format!("{PACKAGE}{INTERFACE}"), "\n}\n"),
         };
-        Ok(Document { whole: format!("{before}{text}{after}"), added: before.len() })
+        let added = before.len();
+        let end = added + text.trim_end().len();
+        Ok(Document { whole: format!("{before}{text}{after}"), added, end })
     }
 
     /// An error at a place of the text as its author has it.
     pub(super) fn wrong(&self, span: Span, message: String) -> WitError {
         let at = if span.is_known() { span.start() as usize } else { self.added };
-        let before = self.whole.as_bytes().get(..at.min(self.whole.len())).unwrap_or_default();
+        // What is put behind the text is none of its author's.
+        let message = match at > self.end {
+            true => message.replace("found '}'", "found the end of the text"),
+            false => message,
+        };
+        let before = self.whole.as_bytes().get(..at.min(self.end)).unwrap_or_default();
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
         let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let added = if line == 1 { self.added } else { 0 };
@@ -92,6 +101,7 @@ fn check_depth(code: &str) -> Result<(), WitError> {
             '<' | '(' | '{' => depth += 1,
             // The arrow before a result closes nothing.
             '>' if last == '-' => {}
+            '}' if depth == 0 => return Err(closes_nothing(line)),
             '>' | ')' | '}' => depth = depth.saturating_sub(1),
             _ => {}
         }
@@ -101,6 +111,11 @@ fn check_depth(code: &str) -> Result<(), WitError> {
         last = c;
     }
     Ok(())
+}
+
+/// Without this, a text could end the interface that is put around it.
+fn closes_nothing(line: usize) -> WitError {
+    WitError::Syntax { line, column: 1, message: "a `}` closes nothing".into() }
 }
 
 fn first_word(code: &str) -> Option<&str> {

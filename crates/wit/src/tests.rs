@@ -68,6 +68,8 @@ fn errors_name_the_place_in_the_authors_text() {
         "{}",
         error("a: func();\n  f: func(x: u32;")
     );
+    assert_eq!(error("f: func() -> u8\n\n"), "line 1, column 16: expected ';', found the end of the text");
+    assert_eq!(error("f: func(); } interface q { g: func();"), "line 1, column 1: a `}` closes nothing");
     assert_eq!(error("record a { b: u8 }"), WitError::NoFunctions.to_string());
     assert!(error("resource r; f: func() -> r;").contains("a resource cannot be handed"));
     assert!(error("f: async func();").contains("asynchronous"));

@@ -249,7 +249,7 @@ pub(crate) struct EmbedArgs {
     /// The .wasm file
     pub(crate) module: PathBuf,
 
-    /// Write the module to this file, and leave the first one as it is
+    /// Write the module to this file, - for stdout, and leave the first one as it is
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 

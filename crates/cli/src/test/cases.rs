@@ -79,7 +79,7 @@ pub(super) struct Case {
 impl Cases {
     /// Reads the file, and checks all that can be known before the module is.
     pub(super) fn read(path: &Path, files: &HostFiles) -> Result<Cases, Failure> {
-        let bytes = input::read_file(files, path, CASES_BYTES_MAX)?;
+        let bytes = input::read_part(files, path, "files of cases", CASES_BYTES_MAX)?;
         let wrong = |line: usize, why: &str| {
             Failure::Usage(format!("{}, line {line}: {}", path.display(), Words(why)))
         };
@@ -95,10 +95,14 @@ impl Cases {
         if page.cases.is_empty() {
             return Err(Failure::Usage(format!("{}: it has no [[case]]", path.display())));
         }
+        // The cases stand in the file's order, so that each line is looked for behind the last one only.
+        let mut last = (0, 1);
         let mut lines = HashMap::new();
         let mut list = Vec::with_capacity(page.cases.len());
         for case in page.cases {
-            let line = line(case.span().start);
+            let at = case.span().start;
+            let line = last.1 + text.get(last.0..at).unwrap_or_default().matches('\n').count();
+            last = (at, line);
             let case = case.into_inner();
             case.check().map_err(|why| wrong(line, &format!("case `{}`: {why}", case.name)))?;
             if let Some(first) = lines.insert(case.name.clone(), line) {

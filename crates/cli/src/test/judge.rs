@@ -11,10 +11,13 @@ use crate::console::indented;
 use crate::exit::Failure;
 use crate::object::{self, Object};
 use crate::result_file;
-use proto::text::truncated;
+use proto::text::{Words, truncated};
 
 /// What is wrong with a case that has no end to be judged.
 const NOT_RUN: &str = "run";
+
+/// Errors of tasks that were stopped from outside.
+const STOPPED: [&str; 3] = ["timeout", "cpu_time", "aborted"];
 
 /// Most bytes of a value that are shown.
 const SHOWN_BYTES_MAX: usize = 2_000;
@@ -125,26 +128,39 @@ pub(super) fn mismatches(
     if let Some(command) = &actual.command {
         of_streams(case, command, &mut found);
     }
-    if let (Some(max), Some(used)) = (case.fuel_max, fuel_used)
-        && used > max
-    {
-        found.push(Mismatch::new("fuel", format!("at most {max}").into(), used.into()));
+    if let Some(max) = case.fuel_max {
+        let most = || format!("at most {max}").into();
+        // What a task had used that was stopped from outside is not known.
+        let was_stopped = actual.error.as_ref().is_some_and(|error| {
+            STOPPED.iter().any(|kind| error.get("kind").and_then(Value::as_str) == Some(kind))
+        });
+        match fuel_used.filter(|_| !was_stopped) {
+            Some(used) if used > max => found.push(Mismatch::new("fuel", most(), used.into())),
+            None if was_stopped => {
+                found.push(Mismatch::new("fuel", most(), "not known, since the task was stopped".into()));
+            }
+            _ => {}
+        }
     }
     found
 }
 
 fn of_error(case: &Case, error: &Value, found: &mut Vec<Mismatch>) {
     let part = |key: &str| error.get(key).cloned().unwrap_or_default();
-    for (what, key, expected) in
-        [("error", "message", &case.error), ("error's kind", "kind", &case.error_kind)]
+    if let Some(expected) = &case.error_kind
+        && part("kind") != **expected
     {
-        if let Some(expected) = expected
-            && part(key) != **expected
-        {
-            found.push(Mismatch::new(what, expected.as_str().into(), part(key)));
-        }
+        found.push(Mismatch::new("error's kind", expected.as_str().into(), part("kind")));
     }
     let message = part("message");
+    // Messages come as they are shown; an author of cases writes what the guest says.
+    let as_shown = |text: &str| Words(text).to_string();
+    if let Some(expected) = &case.error
+        && message != as_shown(expected)
+        && message != **expected
+    {
+        found.push(Mismatch::new("error", as_shown(expected).into(), message.clone()));
+    }
     if let Some(expected) = &case.trap
         && !part("trap").as_str().is_some_and(|trap| trap.contains(expected))
     {
@@ -152,7 +168,9 @@ fn of_error(case: &Case, error: &Value, found: &mut Vec<Mismatch>) {
         found.push(Mismatch::new("trap", expected.as_str().into(), message.clone()));
     }
     if let Some(text) = &case.error_contains
-        && !message.as_str().is_some_and(|message| message.contains(text))
+        && !message
+            .as_str()
+            .is_some_and(|message| message.contains(&as_shown(text)) || message.contains(text))
     {
         found.push(Mismatch::new("error", format!("something with {text:?} in it").into(), message));
     }
@@ -275,8 +293,13 @@ fn in_order_of(actual: &Value, expected: &Value) -> Value {
 fn difference(expected: &Value, actual: &Value) -> Option<String> {
     match (expected, actual) {
         (Value::Number(expected), Value::Number(actual)) => {
-            let is_same = expected == actual
-                || (expected.is_f64() || actual.is_f64()) && expected.as_f64() == actual.as_f64();
+            // An integer is compared with a float as an integer: a float cannot tell all of them apart.
+            let whole = |number: &serde_json::Number| match (number.as_i128(), number.as_f64()) {
+                (Some(whole), _) => Some(whole),
+                (None, Some(float)) if float.fract() == 0.0 && float.abs() < 1e30 => Some(float as i128),
+                _ => None,
+            };
+            let is_same = expected == actual || whole(expected).is_some_and(|it| whole(actual) == Some(it));
             (!is_same).then(String::new)
         }
         (Value::Array(expected), Value::Array(actual)) => {
@@ -326,5 +349,10 @@ mod tests {
         assert_eq!(ordered.to_string(), r#"{"c":6,"a":{"y":4,"x":3,"z":5}}"#);
         // Beyond what a float can tell apart, numbers are compared as they are.
         assert!(difference(&json!(9_007_199_254_740_993_u64), &json!(9_007_199_254_740_992_u64)).is_some());
+        assert!(difference(&json!(9_007_199_254_740_993_u64), &json!(9_007_199_254_740_992.0)).is_some());
+        assert!(difference(&json!(u64::MAX), &json!(18_446_744_073_709_551_615.0)).is_some());
+        assert!(
+            difference(&json!(0.5), &json!(0.5)).is_none() && difference(&json!(0.5), &json!(0)).is_some()
+        );
     }
 }

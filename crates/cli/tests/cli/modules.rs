@@ -235,6 +235,8 @@ fn types_that_are_embedded_make_typed_tasks_of_any_modules_functions() {
     assert!(says.contains("Returns what it is given."), "{says}");
     assert_eq!(std::fs::read(&module).expect("readable"), untyped, "only the other file is written");
 
+    assert_eq!(embed(&["--output", "-"]).expect(0).stdout, std::fs::read(&typed).expect("readable"));
+
     let json = embed(&["--json"]).expect(0).json();
     assert_eq!((&json["ok"], &json["tasks"][0]["codec"]), (&json!(true), &json!("json")));
     // Once more: the types are replaced.
@@ -270,18 +272,18 @@ fn types_that_cannot_be_embedded_leave_the_module_as_it_is() {
     let rust = path("rust.wasm");
     std::fs::copy(prebuilt("primes"), &rust).expect("copies");
     let cases = [
-        ("bad.wit", &module, "bad.wit: line 2, column 12: name `page` does not exist"),
-        ("other.wit", &module, "is called `other-name`, `other_name` or `otherName`"),
-        ("long.wit", &module, "long.wit is longer than 65536 bytes, the limit of a module's types"),
-        ("missing.wit", &module, "cannot read"),
-        ("good.wit", &plain, "it does not keep to the byte ABI"),
-        ("good.wit", &component, "it is a component, which has types of its own"),
-        ("good.wit", &rust, "it describes its tasks already"),
-        ("good.wit", &path("good.wit"), "the module is not valid"),
+        (2, "bad.wit", &module, "bad.wit: line 2, column 12: name `page` does not exist"),
+        (3, "other.wit", &module, "is called `other-name`, `other_name` or `otherName`"),
+        (2, "long.wit", &module, "long.wit is longer than 65536 bytes, the limit of a module's types"),
+        (2, "missing.wit", &module, "cannot read"),
+        (3, "good.wit", &plain, "it does not keep to the byte ABI"),
+        (3, "good.wit", &component, "it is a component, which has types of its own"),
+        (3, "good.wit", &rust, "it describes its tasks already"),
+        (3, "good.wit", &path("good.wit"), "the module is not valid"),
     ];
-    for (types, module, says) in cases {
+    for (code, types, module, says) in cases {
         let before = std::fs::read(module).expect("readable");
-        end(wasmpool("embed", path(types)).arg(module)).expect(2).says(says);
+        end(wasmpool("embed", path(types)).arg(module)).expect(code).says(says);
         assert_eq!(std::fs::read(module).expect("readable"), before, "{types}");
     }
 }

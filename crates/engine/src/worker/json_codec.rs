@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::call::{CallPayload, CallResult};
-use json::Undecodable;
 use json::guest::{self, GuestInput, OutputError};
+use json::{EncodeError, Undecodable};
 use proto::description::TaskDescription;
 use proto::guest::own_error::OwnError;
 use proto::inbox::Input;
@@ -104,8 +104,8 @@ pub(super) fn ended(task: &TaskDescription, end: RunEnd, written: &[u8], limits:
         },
         // An error that is not of its type is text: a guest's runtime may have words of its own.
         RunEnd::Guest => match error_data(task, written) {
-            Some(bytes) => owned(RunEnd::GuestData, bytes),
-            None => owned(RunEnd::Guest, written.to_vec()),
+            Some(Ok(bytes)) => owned(RunEnd::GuestData, bytes),
+            Some(Err(_)) | None => owned(RunEnd::Guest, written.to_vec()),
         },
         RunEnd::GuestParts => match serde_json::from_slice::<Parts<'_>>(written) {
             Ok(parts) => in_parts(task, &parts),
@@ -127,24 +127,23 @@ struct Parts<'a> {
 }
 
 fn in_parts(task: &TaskDescription, parts: &Parts<'_>) -> CallResult {
-    let data = match parts.data.map(|data| error_data(task, data.get().as_bytes())) {
-        None => Vec::new(),
-        Some(Some(data)) => data,
-        Some(None) => {
-            let message = "the data of its error is not of the type that it should be".into();
-            return CallResult::of(RunEnd::Abi { message });
-        }
+    // The guest's own words are not lost for what is wrong with the data behind them.
+    let (data, defect) = match parts.data.map(|data| error_data(task, data.get().as_bytes())) {
+        None => (Vec::new(), None),
+        Some(Some(Ok(data))) => (data, None),
+        Some(Some(Err(error))) => (Vec::new(), Some(format!("its data is not of its type: {error}"))),
+        Some(None) => (Vec::new(), Some("its data has no type: the task's result names none".into())),
     };
-    let chain = parts.chain.iter().map(|cause| &**cause).collect();
+    let chain = parts.chain.iter().map(|cause| &**cause).chain(defect.as_deref()).collect();
     match postcard::to_stdvec(&OwnError { message: &parts.message, chain, data: &data }) {
         Ok(bytes) => owned(RunEnd::GuestParts, bytes),
         Err(error) => CallResult::of(RunEnd::Abi { message: error.to_string() }),
     }
 }
 
-/// Returns the postcard of an error that is one of its type.
-fn error_data(task: &TaskDescription, json: &[u8]) -> Option<Vec<u8>> {
-    guest::output(task.error.as_ref()?, json, GUEST_TEXT_BYTES_MAX as u64).ok()
+/// Returns the postcard of an error; `None` if the task's errors have no type.
+fn error_data(task: &TaskDescription, json: &[u8]) -> Option<Result<Vec<u8>, EncodeError>> {
+    Some(guest::own_error(task.error.as_ref()?, json, GUEST_TEXT_BYTES_MAX))
 }
 
 fn owned(end: RunEnd, bytes: Vec<u8>) -> CallResult {
