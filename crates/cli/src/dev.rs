@@ -58,7 +58,7 @@ struct Dev<'a> {
     /// The last build has changed these files of the sources. If the next one changes them as well, they are what it makes, and
     /// no reason for another.
     made: HashSet<PathBuf>,
-    /// The last run has come to no result of its own: the next one is due even if the module is the same.
+    /// The last run was stopped for a change: it is due again even if the module is the same.
     is_owed: bool,
 }
 
@@ -247,7 +247,6 @@ impl Dev<'_> {
                 return Err(failure);
             }
             self.console.error(&failure.to_string());
-            self.is_owed = true;
             Ok(Step::Failed)
         })
     }

@@ -21,6 +21,7 @@ use wit_parser::{Function, FunctionKind, InterfaceId, Resolve, SourceMap, WorldI
 use proto::description::TaskDescription;
 use proto::limits::{TASK_TYPES_BYTES_MAX, TASKS_PER_MODULE_MAX};
 use proto::schema::SchemaError;
+use proto::text::{Name, Words};
 
 use body::Document;
 
@@ -43,7 +44,7 @@ pub enum WitError {
         line: usize,
     },
     /// The text is not WIT, or names a type that is not there.
-    #[error("line {line}, column {column}: {message}")]
+    #[error("line {line}, column {column}: {}", Words(message))]
     Syntax {
         /// The line of the text, from 1.
         line: usize,
@@ -62,7 +63,7 @@ pub enum WitError {
         count: usize,
     },
     /// A function that cannot be a task.
-    #[error("of `{function}`: {reason}")]
+    #[error("of `{}`: {}", Name(function), Words(reason))]
     Function {
         /// Its name.
         function: String,

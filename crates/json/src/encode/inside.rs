@@ -160,10 +160,6 @@ impl<'a> Encoder<'a> {
                 }
             };
             let (name, id) = fields[index];
-            // Readers of JSON disagree on which of both is meant.
-            if found[index].is_some() {
-                return Err(self.wrong(format!("{what} `{name}` is there twice")));
-            }
             let begin = self.out.len();
             self.path.push(Step::Name(name));
             entries.next_value_seed(self.read(Want::Value(self.node(id))))?;
