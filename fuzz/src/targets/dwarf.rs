@@ -62,7 +62,9 @@ fn look_at(bytes: &[u8]) {
         for one in within {
             if let Some(place) = one.place {
                 assert!(place.line > 0);
-                assert_harmless(&SourceLocation::new(place.file.into(), place.line, place.column).to_string());
+                assert_harmless(
+                    &SourceLocation::new(place.file.into(), place.line, place.column).to_string(),
+                );
             }
         }
     }
