@@ -219,7 +219,7 @@ mod tests {
                 f.write_str(if f.alternate() { "outer: inner" } else { "outer" })
             }
         }
-        let own = || (&&&&Own(Chain)).own_error();
+        let own = || Own(Chain).own_error();
         assert_eq!(typed(Err::<(), _>(own())), b"\x01outer: inner");
         assert_eq!(raw(Err::<Vec<u8>, _>(own())), b"\x01outer: inner");
     }

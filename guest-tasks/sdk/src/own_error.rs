@@ -148,6 +148,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::needless_borrow, reason = "which trait goes depends on how often it is borrowed")]
     fn what_can_be_told_of_an_error_is_told() {
         let data = (&&&&Own(Fault::Missing { id: 7 })).own_error();
         assert_eq!(read(&data), ("no such invoice: 7".into(), vec![], vec![0, 7]));
