@@ -522,7 +522,7 @@ fn guests() -> Vec<u8> {
 
 /// The verdict that an interrupt was heeded.
 fn heeded() -> Vec<u8> {
-    [&[7], &COST[..], &[0]].concat()
+    [&[9], &COST[..], &[0]].concat()
 }
 
 /// Says that a task has ended (1), or one of a batch (2), well and at no cost.
