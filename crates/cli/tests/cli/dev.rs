@@ -24,7 +24,7 @@ fn text(number: i32) -> String {
 
 /// A command that was started, and the lines that it has printed on both streams.
 struct Dev {
-    child: Child,
+    child: Running,
     stdout: Receiver<String>,
     stderr: Receiver<String>,
     folder: tempfile::TempDir,
@@ -54,6 +54,31 @@ fn next(lines: &Receiver<String>, part: &str) -> String {
     }
 }
 
+/// The command; it never ends by itself, so a test that fails kills it.
+struct Running(Option<Child>);
+
+impl Running {
+    fn pid(&self) -> Pid {
+        Pid::from_child(self.0.as_ref().expect("it has not been waited for"))
+    }
+
+    /// Interrupts it, and returns its exit code.
+    #[track_caller]
+    fn interrupted(mut self) -> i32 {
+        kill_process(self.pid(), Signal::INT).expect("it runs");
+        ended(self.0.take().expect("it has not been waited for")).code
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
 impl Dev {
     fn start(lay_out: impl FnOnce(&Path), words: &[&str]) -> Dev {
         let folder = tempfile::tempdir().expect("a folder");
@@ -64,7 +89,7 @@ impl Dev {
         let mut child = crate::harness::spawn(&mut command);
         let stdout = lines(child.stdout.take().expect("a pipe"));
         let stderr = lines(child.stderr.take().expect("a pipe"));
-        Dev { child, stdout, stderr, folder }
+        Dev { child: Running(Some(child)), stdout, stderr, folder }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -79,8 +104,7 @@ impl Dev {
 
     #[track_caller]
     fn ends(self) {
-        kill_process(Pid::from_child(&self.child), Signal::INT).expect("it runs");
-        assert_eq!(ended(self.child).code, 130);
+        assert_eq!(self.child.interrupted(), 130);
     }
 }
 
@@ -158,7 +182,7 @@ fn a_change_of_the_sources_is_built_and_a_build_that_fails_is_waited_out() {
 #[test]
 fn a_run_that_goes_on_is_stopped_by_a_change_and_by_a_signal() {
     let dev = Dev::start(|at| fs::write(at.join("answer.wasm"), answer(1)).expect("writes"), &["spin"]);
-    wait_until_busy(&dev.child);
+    wait_until_busy(dev.child.0.as_ref().expect("it runs"));
     fs::write(dev.path("answer.wasm"), answer(2)).expect("writes");
     next(&dev.stderr, "the run was stopped");
     next(&dev.stderr, "changed: answer.wasm");
@@ -183,8 +207,7 @@ fn a_signal_ends_the_build_and_what_it_has_started() {
             .is_ok_and(|mut file| file.read_to_string(&mut pid).is_ok_and(|len| len > 1))
     });
     let (folder, child) = (dev.folder, dev.child);
-    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
-    assert_eq!(ended(child).code, 130);
+    assert_eq!(child.interrupted(), 130);
     let pid = pid.trim().to_string();
     crate::harness::eventually("the build to be gone", || !Path::new("/proc").join(&pid).exists());
     drop(folder);
