@@ -26,7 +26,7 @@ const COMPONENT: &str = r#"(component
     (core instance $i (instantiate $m))
     (func (export "add") (param "a" s32) (param "b" s32) (result s32) (canon lift (core func $i "add"))))"#;
 
-/// What a component of anybody's imports.
+/// The state behind the imports of a component, whoever built it.
 struct Host {
     table: ResourceTable,
     wasi: WasiCtx,
@@ -66,8 +66,8 @@ fn small() -> anyhow::Result<()> {
     let in_process_component: InstancePre<()> =
         Linker::new(&engine).instantiate_pre(&Component::new(&engine, &component)?)?;
     let pool = Pool::builder().workers(1).build()?;
-    let [of_module, of_component] = [&module, &component].map(|wasm| pool.load(wasm).and_then(|m| add(&m)));
-    let (of_module, of_component) = (of_module?, of_component?);
+    let of_module = add(&pool.load(&module)?)?;
+    let of_component = add(&pool.load(&component)?)?;
 
     let mut module_calls = || {
         let mut store = Store::new(&engine, ());

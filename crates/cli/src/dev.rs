@@ -187,7 +187,7 @@ impl Dev<'_> {
         self.say(format!("building: {command}"));
         let Some(status) = self.wait_for(start(command)?)? else { return Ok(Step::Stopped) };
         let mut made = HashSet::new();
-        // What a build has done is told soon after it.
+        // The kernel tells of a build's files soon after the build has ended.
         while let Ok(change) = self.changes.recv_timeout(TOGETHER) {
             let Change::Source(path) = &change else { continue };
             made.insert(path.clone());

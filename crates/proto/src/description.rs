@@ -224,15 +224,10 @@ impl TaskDescription {
         error: Option<TypeSchema>,
     ) -> TaskDescription {
         TaskDescription {
-            name: name.into(),
             doc: doc.into(),
-            export: name.into(),
             convention: CallingConvention::Bytes,
             codec: Codec::Json,
-            params,
-            input,
-            output,
-            error,
+            ..TaskDescription::canonical(name, params, input, output, error)
         }
     }
 

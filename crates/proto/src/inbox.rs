@@ -98,6 +98,21 @@ pub trait Input {
     fn skip(&mut self) -> io::Result<()>;
 }
 
+/// Reads an input whole; or returns how long it is, if there is no memory for it.
+///
+/// # Errors
+/// If the host is gone.
+pub fn read_whole(input: &mut dyn Input) -> io::Result<Result<Vec<u8>, u64>> {
+    let len = input.left();
+    let mut bytes = Vec::new();
+    if usize::try_from(len).ok().and_then(|len| bytes.try_reserve_exact(len).ok()).is_none() {
+        return Ok(Err(len));
+    }
+    bytes.resize(len as usize, 0);
+    input.read(&mut bytes)?;
+    Ok(Ok(bytes))
+}
+
 /// The stream of the host's frames.
 pub struct Inbox<S> {
     from: S,

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{SCHEMA_DEPTH_MAX, SCHEMA_NAME_BYTES_MAX, SCHEMA_NAMES_BYTES_MAX, SCHEMA_NODES_MAX};
 use crate::text::Name;
 
-pub use builder::SchemaBuilder;
+pub use builder::{SchemaBuilder, Unfit};
 pub use checks::check_distinct;
 pub use words::words;
 

@@ -20,7 +20,7 @@ use wit_parser::{Function, FunctionKind, InterfaceId, Resolve, SourceMap, WorldI
 
 use proto::description::TaskDescription;
 use proto::limits::{TASK_TYPES_BYTES_MAX, TASKS_PER_MODULE_MAX};
-use proto::schema::SchemaError;
+use proto::schema::Unfit;
 use proto::text::{Name, Words};
 
 use body::Document;
@@ -70,17 +70,6 @@ pub enum WitError {
         /// The reason.
         reason: String,
     },
-}
-
-/// Says why a type has no schema.
-#[derive(Debug, thiserror::Error)]
-enum Unfit {
-    #[error("{0} cannot be handed to another process")]
-    Handle(&'static str),
-    #[error("{0} has no place in a task's types")]
-    Unknown(&'static str),
-    #[error("its types: {0}")]
-    Schema(#[from] SchemaError),
 }
 
 /// Reads the tasks that a text describes, in its order. The export behind each is called like the task; a caller that knows

@@ -2,9 +2,8 @@
 
 use wit_parser::{Handle, Resolve, Type, TypeDefKind};
 
-use super::Unfit;
 use proto::limits::SCHEMA_DEPTH_MAX;
-use proto::schema::{Node, NodeId, SchemaBuilder, SchemaError, TypeSchema, Variant};
+use proto::schema::{Node, NodeId, SchemaBuilder, SchemaError, TypeSchema, Unfit, Variant};
 
 /// Returns the schema of so many values: none, one, or a tuple of several.
 pub(super) fn of_values(resolve: &Resolve, values: &[Type]) -> Result<TypeSchema, Unfit> {

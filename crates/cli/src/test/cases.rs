@@ -48,7 +48,7 @@ pub(super) struct Case {
     pub(super) input: Option<toml::Value>,
     pub(super) input_json: Option<String>,
     pub(super) input_file: Option<PathBuf>,
-    /// Of a command.
+    /// Only a command has arguments, an environment and stdin.
     #[serde(default)]
     pub(super) args: Vec<String>,
     #[serde(default)]
@@ -58,7 +58,7 @@ pub(super) struct Case {
     pub(super) output: Option<toml::Value>,
     pub(super) output_json: Option<String>,
     pub(super) output_file: Option<PathBuf>,
-    /// Of a command, as are the next three.
+    /// Only a command has this, and the next three.
     pub(super) stdout: Option<String>,
     pub(super) stdout_contains: Option<String>,
     pub(super) stderr_contains: Option<String>,

@@ -13,7 +13,7 @@ use crate::object::{self, Object};
 use crate::result_file;
 use proto::text::{Words, truncated};
 
-/// What is wrong with a case that has no end to be judged.
+/// A mismatch says this of a case that has no end to be judged.
 const NOT_RUN: &str = "run";
 
 /// Errors of tasks that were stopped from outside.
@@ -78,8 +78,11 @@ impl Actual {
                 if let Failure::Task(failure) = failure
                     && let Some(partial) = failure.output()
                 {
-                    let (stdout, stderr) = (partial.stdout.clone(), partial.stderr.clone());
-                    actual.command = Some(OfCommand { exit: None, stdout, stderr });
+                    actual.command = Some(OfCommand {
+                        exit: None,
+                        stdout: partial.stdout.clone(),
+                        stderr: partial.stderr.clone(),
+                    });
                 }
             }
         }
@@ -130,7 +133,7 @@ pub(super) fn mismatches(
     }
     if let Some(max) = case.fuel_max {
         let most = || format!("at most {max}").into();
-        // What a task had used that was stopped from outside is not known.
+        // Nobody knows how much fuel a task had used that was stopped from outside.
         let was_stopped = actual.error.as_ref().is_some_and(|error| {
             STOPPED.iter().any(|kind| error.get("kind").and_then(Value::as_str) == Some(kind))
         });

@@ -206,8 +206,8 @@ fn a_signal_ends_the_build_and_what_it_has_started() {
         fs::File::open(dev.path("pid"))
             .is_ok_and(|mut file| file.read_to_string(&mut pid).is_ok_and(|len| len > 1))
     });
-    let (folder, child) = (dev.folder, dev.child);
-    assert_eq!(child.interrupted(), 130);
+    let folder = dev.folder;
+    assert_eq!(dev.child.interrupted(), 130);
     let pid = pid.trim().to_string();
     crate::harness::eventually("the build to be gone", || !Path::new("/proc").join(&pid).exists());
     drop(folder);

@@ -12,7 +12,7 @@ use json::guest::{self, GuestInput, OutputError};
 use json::{EncodeError, Undecodable};
 use proto::description::TaskDescription;
 use proto::guest::own_error::OwnError;
-use proto::inbox::Input;
+use proto::inbox::{self, Input};
 use proto::limits::task::TaskLimits;
 use proto::limits::{GUEST_TEXT_BYTES_MAX, JSON_BYTES_PER_BYTE};
 use proto::message::RunEnd;
@@ -26,14 +26,7 @@ impl Encoded {
     /// # Errors
     /// If the host is gone.
     pub(super) fn read(input: &mut dyn Input) -> io::Result<Result<Encoded, u64>> {
-        let len = input.left();
-        let mut bytes = Vec::new();
-        if usize::try_from(len).ok().and_then(|len| bytes.try_reserve_exact(len).ok()).is_none() {
-            return Ok(Err(len));
-        }
-        bytes.resize(len as usize, 0);
-        input.read(&mut bytes)?;
-        Ok(Ok(Encoded(bytes)))
+        Ok(inbox::read_whole(input)?.map(Encoded))
     }
 
     /// Returns what the guest reads; or the end of a run that cannot begin. An input never has more bytes than the guest's

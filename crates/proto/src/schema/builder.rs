@@ -3,6 +3,20 @@
 use super::{Node, NodeId, SchemaError, TypeSchema};
 use crate::limits::SCHEMA_NODES_MAX;
 
+/// Says why a type that somebody else has described has no schema.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfit {
+    /// A value that means something in one process only.
+    #[error("{0} cannot be handed to another process")]
+    Handle(&'static str),
+    /// A kind of type that schemas do not have.
+    #[error("{0} has no place in a task's types")]
+    Unknown(&'static str),
+    /// The schema would break a bound of schemas.
+    #[error("its types: {0}")]
+    Schema(#[from] SchemaError),
+}
+
 /// A schema in the making. It never holds more nodes than a schema may have: types that share their parts are small where
 /// they are described and can be very large as a tree.
 #[derive(Debug, Default)]

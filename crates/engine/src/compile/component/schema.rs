@@ -10,7 +10,7 @@ use wasmparser::types::TypesRef;
 
 use proto::description::TaskDescription;
 use proto::limits::{SCHEMA_DEPTH_MAX, SCHEMA_NODES_MAX};
-use proto::schema::{Node, NodeId, SchemaBuilder, SchemaError, TypeSchema, Variant};
+use proto::schema::{Node, NodeId, SchemaBuilder, SchemaError, TypeSchema, Unfit, Variant};
 
 type TypeNames = HashMap<ComponentDefinedTypeId, String>;
 
@@ -46,17 +46,6 @@ pub(super) fn task(
     let task = TaskDescription::canonical(export, params, input, output, error);
     task.check().map_err(|defect| defect.to_string())?;
     Ok(task)
-}
-
-/// Says why a type has no schema.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unfit {
-    #[error("{0} cannot be handed to another process")]
-    Handle(&'static str),
-    #[error("{0} has no place in a task's types")]
-    Unknown(&'static str),
-    #[error("its types: {0}")]
-    Schema(#[from] SchemaError),
 }
 
 /// Returns the schema of so many values: none, one, or a tuple of several.

@@ -15,7 +15,7 @@ use wasmtime::{Result, ValRaw};
 use wasmtime_environ::component::{MAX_FLAT_PARAMS, VariantInfo};
 
 use super::flags_bytes;
-use proto::inbox::Input;
+use proto::inbox::{self, Input};
 
 /// The input is not what the function takes. The text is for its caller.
 #[derive(Debug, thiserror::Error)]
@@ -35,14 +35,7 @@ impl Arguments {
     /// # Errors
     /// If the host is gone.
     pub fn read(input: &mut dyn Input) -> Result<std::result::Result<Arguments, u64>> {
-        let len = input.left();
-        let mut bytes = Vec::new();
-        if usize::try_from(len).ok().and_then(|len| bytes.try_reserve_exact(len).ok()).is_none() {
-            return Ok(Err(len));
-        }
-        bytes.resize(len as usize, 0);
-        input.read(&mut bytes)?;
-        Ok(Ok(Arguments(bytes)))
+        Ok(inbox::read_whole(input)?.map(Arguments))
     }
 }
 
